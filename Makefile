@@ -1,0 +1,83 @@
+# One door to everything. Each target makes what it needs in .venv, once; after that it works without a network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The interpreter to ask: the virtual environment's own once it exists, so that the answers stay the same.
+ASK := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+# Two makes at once must not run two pips in one environment.
+LOCK := $(if $(shell command -v flock),flock .venv.lock)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Training and export need torch. constraints.txt pins the version that has a CPU build for Python 3.11; on other
+# Pythons on Linux pip would fetch gigabytes of CUDA instead, so there the tests that need torch are skipped, with
+# their reason. `make test TORCH=yes` installs it all the same, `TORCH=no` never does.
+ifndef TORCH
+TORCH := $(shell $(ASK) -c 'import sys; print("yes" if sys.version_info[:2] == (3, 11) or sys.platform != "linux" else "no")')
+endif
+DEMO_EXTRAS := onnx,report,pictures
+TEST_EXTRAS := $(DEMO_EXTRAS),dev
+ifeq ($(TORCH),yes)
+TEST_EXTRAS := $(TEST_EXTRAS),train
+endif
+
+DEMO_READY := $(VENV)/demo-ready
+TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
+
+.PHONY: help demo test check lint types build bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    start the daemon and four tenants on real images; ends within a minute with a table and a plot'
+	@echo 'make test    all tests'
+	@echo 'make check   lint, format, types, tests, wheel'
+	@echo 'make bench   what delen adds to a bare round trip'
+	@echo 'make clean   remove the virtual environment and everything built'
+
+demo: $(DEMO_READY)
+	$(BIN)/delen demo
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest
+
+check: lint types test build
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(TEST_READY)
+	$(BIN)/mypy
+
+build: $(TEST_READY)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+bench: $(DEMO_READY)
+	$(BIN)/delen bench
+
+clean:
+	rm -rf $(VENV) .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The stamps depend on what they installed from, so an edit of pyproject.toml installs again and nothing else does.
+
+$(DEMO_READY): pyproject.toml constraints.txt Makefile | $(VENV)/made
+	@echo 'setting up $(VENV) for the demo ($(DEMO_EXTRAS)); once'
+	@$(LOCK) $(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+$(TEST_READY): pyproject.toml constraints.txt Makefile | $(VENV)/made
+	@echo 'setting up $(VENV) for the tests ($(TEST_EXTRAS)); once, some minutes with torch'
+	@$(if $(filter yes,$(TORCH)),,echo 'without torch on this Python: see TORCH in the Makefile')
+	@$(LOCK) $(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[$(TEST_EXTRAS)]'
+	@touch $@
+
+# setuptools goes in first, so that later installs build without fetching it again.
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'delen needs Python 3.10 or later; name one, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo 'this Python cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@$(LOCK) sh -c 'test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)'
+	@$(LOCK) $(PIP) install --quiet 'setuptools>=77'
+	@touch $@

@@ -1,0 +1,126 @@
+"""What the blocking and the asyncio client share: settings, checks, and messages made from what the caller hands in.
+
+Role: the base of both, around one `connection.Connection`. Does not: send, read or wait; its heirs do.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any, TypeVar
+
+import zmq
+
+from .calls import Call
+from .connection import CALLS_MAX, Connection
+from .endpoints import find_endpoint, tenant_name
+from .errors import BadReply, BadRequest, DelenError, QueueFull, Unreachable, UnknownNetwork
+from .inputs import BoundArguments, InputLike, bounds_of, input_tensor
+from .wire import VERSION, Infer, NetworkInfo, TensorSpec, name_fault
+
+# A connection that breaks is tried again this soon, then ever less often. ZeroMQ's own default is 100 ms flat.
+RECONNECT_MS = 10
+RECONNECT_MS_MAX = 1_000
+MESSAGES_QUEUED_MAX = 4_096
+
+_Socket = TypeVar("_Socket", bound="zmq.Socket[Any]")
+
+
+def now_us() -> int:
+    """The clients' one clock: monotonic microseconds."""
+    return time.monotonic_ns() // 1000
+
+
+class Asking:
+    """Settings and state of one client; see `client.Client` for the arguments."""
+
+    def __init__(
+        self, tenant: str | None, *, endpoint: str | None, client: str | None, timeout_s: float, bounds: BoundArguments
+    ) -> None:
+        self.tenant = tenant_name(tenant)
+        self.endpoint = find_endpoint(self.tenant, endpoint)
+        self.client = client or os.urandom(6).hex()
+        fault = name_fault("client", self.client)
+        if fault:
+            raise BadRequest(fault, code="malformed")
+        self.timeout_s = timeout_s
+        _timeout_us(timeout_s)
+        self._connection = Connection(
+            endpoint=self.endpoint, client=self.client, bounds=bounds_of(bounds), nonce=os.urandom(8)
+        )
+        self._pid = os.getpid()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.tenant}/{self.client} at {self.endpoint}, {len(self._connection)} pending>"
+
+    def _connect(self, socket: _Socket) -> _Socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        # Send only on a live connection: what waits here instead still knows how much of its bound is left.
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+        socket.setsockopt(zmq.SNDHWM, MESSAGES_QUEUED_MAX)
+        socket.setsockopt(zmq.RCVHWM, MESSAGES_QUEUED_MAX)
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            hint = "expected ipc:///path or tcp://host:port"
+            raise Unreachable(f"cannot connect to {self.endpoint}: {error}", endpoint=self.endpoint, hint=hint) from None
+        return socket
+
+    def _call(self, kind: type[Any], *fields: Any) -> Call:
+        now = now_us()
+        message = kind(VERSION, self._connection.new_id(), *fields)
+        return Call(message, (), created_us=now, give_up_us=now + _timeout_us(self.timeout_s))
+
+    def _infer_call(
+        self, info: NetworkInfo, x: InputLike, bounds: BoundArguments, timeout_s: float | None, *, keep: bool
+    ) -> Call:
+        """A call for one answer; with `keep` the input is copied, so that its owner may change it meanwhile."""
+        now = now_us()
+        give_up_us = now + _timeout_us(self.timeout_s if timeout_s is None else timeout_s)
+        tensor = input_tensor(info, x)
+        welcome = self._connection.welcome
+        if welcome is not None and tensor.nbytes > welcome.payload_bytes_max:
+            # The daemon's socket would drop the whole connection over it.
+            fault = f"an input of {tensor.nbytes} bytes; the daemon takes at most {welcome.payload_bytes_max}"
+            raise BadRequest(fault, code="too_large")
+        message = Infer(
+            VERSION, self._connection.new_id(), info.name, (TensorSpec(info.dtype, info.shape),), bounds_of(bounds)
+        )
+        data = tensor.tobytes() if keep or not tensor.size else memoryview(tensor).cast("B")
+        return Call(message, (data,), created_us=now, give_up_us=give_up_us, info=info)
+
+    def _known(self, network: str) -> NetworkInfo:
+        info = self._connection.networks.get(network)
+        if info is None:
+            names = ", ".join(sorted(self._connection.networks)) or "none"
+            fault = f"no network {network!r} for tenant {self.tenant!r}; those it may use: {names}"
+            raise UnknownNetwork(fault, code="unknown_network", hint="`delen networks` lists them")
+        return info
+
+    def _forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def _check_process(self) -> None:
+        if self._forked():
+            fault = f"this client was made in process {self._pid} and cannot be used after a fork in {os.getpid()}"
+            raise DelenError(fault, code="forked", hint="make a new client in each process")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DelenError("this client is closed", code="closed", hint="make a new one")
+        if len(self._connection) >= CALLS_MAX:
+            raise QueueFull(f"{CALLS_MAX} requests of this client wait for their answers", code="client_full")
+
+    def _no_welcome(self) -> BadReply:
+        return BadReply("the daemon answers but has not welcomed this client")
+
+
+def _timeout_us(timeout_s: float) -> int:
+    if not (math.isfinite(timeout_s) and 0 < timeout_s <= 1e9):
+        raise BadRequest(f"timeout_s is {timeout_s}; expected seconds above 0 and at most 1e9", code="bounds")
+    return int(timeout_s * 1e6)

@@ -1,0 +1,148 @@
+"""The command `delen`: which subcommands there are, and how every failure becomes one line and an exit code.
+
+Flow: `main` -> click parses -> the subcommand's module (`command_*.py`) is imported only now -> it runs. `delen --help`
+therefore loads no numpy, no sockets and no engine. Data goes to stdout, talk to stderr.
+
+Does not: hold any subcommand.
+"""
+
+from __future__ import annotations
+
+import gettext
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from .exit_codes import MEANING, CommandFailed, ExitCode, code_of
+
+# Name: (module of this room, what it does). The function there is named `<name>_command`.
+COMMANDS = {
+    "serve": ("command_serve", "Run the daemon."),
+    "infer": ("command_infer", "Ask for one or more answers, with bounds."),
+    "networks": ("command_status", "List the networks and what their exits cost here."),
+    "ps": ("command_status", "Show who asked for what and what they got."),
+    "profile": ("command_profile", "Measure what a network costs on this device."),
+    "train": ("command_train", "Train a shipped recipe and export it as a bundle."),
+    "demo": ("command_demo", "Watch four tenants with different bounds share one daemon."),
+    "load": ("command_load", "Offer load and measure what the bounds are worth."),
+    "bench": ("command_bench", "Measure delen itself."),
+    "doctor": ("command_doctor", "Check this machine and say what to fix."),
+    "completion": ("command_completion", "Print the script that makes your shell complete delen."),
+}
+
+
+class DelenGroup(click.Group):
+    """Loads a subcommand when it is called, and turns failures into one line and their exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = f"{__package__}.{COMMANDS[cmd_name][0]}"
+        try:
+            command = getattr(import_module(module), f"{cmd_name}_command")
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            text = f"`delen {cmd_name}` is not part of this installation"
+            raise CommandFailed(text, ExitCode.UNAVAILABLE) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        # click's own would import every subcommand to ask whether it is hidden.
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(gettext.gettext("Commands")):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), text) for code, text in MEANING.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(ExitCode.INTERRUPTED)
+        except Exception as error:
+            if os.environ.get("DELEN_DEBUG"):
+                traceback.print_exc()
+            line = _line_of(error)
+            click.echo(f"delen: {line.message}", err=True)
+            if line.hint:
+                click.echo(f"  hint: {line.hint}", err=True)
+            ctx.exit(line.code)
+
+
+class Line(NamedTuple):
+    """What is said of a failure: one line, what to do about it, and the exit code."""
+
+    message: str
+    code: ExitCode
+    hint: str = ""
+
+
+def _line_of(error: Exception) -> Line:
+    code = code_of(error)
+    if code is None:
+        what = f"{type(error).__name__}: {error}".strip(": ")
+        return Line(f"a fault of delen's own: {what}", ExitCode.INTERNAL, "DELEN_DEBUG=1 shows where; please report it")
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error)
+    if isinstance(error, OSError) and error.filename:
+        return Line(f"{error.filename}: {error.strerror}", code)
+    # Not str(error): some of our errors repeat their hint there, for callers who print nothing else.
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    return Line(" ".join(text.split()), code, _hint(error))
+
+
+def _hint(error: Exception) -> str:
+    hint = str(getattr(error, "hint", "") or "")
+    offer = getattr(error, "offer", None)
+    if offer is None:
+        return hint
+    said = [f"{name} {getattr(offer, name):g}" for name in offer.__struct_fields__ if getattr(offer, name) is not None]
+    return f"feasible now, each alone: {', '.join(said)}" if said else hint
+
+
+def _missing(error: ModuleNotFoundError) -> Line:
+    extras = {"onnxruntime": "onnx", "matplotlib": "report", "PIL": "pictures", "torch": "train", "onnx": "train"}
+    extras |= {"onnxscript": "train", "sklearn": "train"}
+    name = (error.name or "").split(".")[0]
+    extra = extras.get(name)
+    hint = f"pip install 'delen[{extra}]'" if extra else "install delen again: a package it needs is gone"
+    return Line(f"the Python package {name} is not installed", ExitCode.UNAVAILABLE, hint)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"delen {version('delen')}")
+        ctx.exit()
+
+
+@click.group(cls=DelenGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Say which.")
+def delen() -> None:
+    """Serve multi-exit neural networks to many tenants, each with its own bounds on latency, accuracy and energy.
+
+    Every command takes --json: data on stdout, talk on stderr. NO_COLOR is honoured.
+    """
+
+
+def main() -> None:
+    """The console script. Exits; never returns."""
+    sys.exit(delen(prog_name="delen"))

@@ -1,0 +1,446 @@
+"""The blocking client: ask the daemon from any number of threads, wait or take futures.
+
+Role: the socket, the clock and the threads around `connection.Connection`. Flow of `infer` in one thread: check input ->
+open a call -> send -> wait on the socket -> read -> result; no other thread takes part. With several threads, the one
+that holds `_leading` works the socket for all; the others wait until their call ended or the lead is handed to them.
+Futures need somebody who reads while nobody waits: one background thread, started by the first `submit`.
+
+Does not: know the protocol's rules (connection.py), speak asyncio (async_client.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from .asking import Asking, now_us
+from .bounds import Bounds
+from .calls import Call, reply_of, result_of
+from .errors import Cancelled, DelenError
+from .inputs import BoundArguments, Conditions, InputLike, bounds_of
+from .results import Result
+from .wire import NetworkInfo, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+# Replies read before those they end are told, so that one flood cannot starve the rest.
+READ_COUNT_MAX = 64
+# select(2) cannot watch higher file descriptors; it is preferred for short waits since poll(2) counts milliseconds.
+SELECT_FD_MAX = 1024
+SHORT_WAIT_US = 5_000
+
+
+class PendingResult(Future[Result]):
+    """The future of one submitted request. To take the request back use `Client.cancel`."""
+
+    def __init__(self, request_id: bytes) -> None:
+        super().__init__()
+        self.request_id = request_id
+        self.set_running_or_notify_cancel()
+
+
+class Client(Asking):
+    """A blocking, thread-safe client of one daemon as one tenant.
+
+    Args:
+        tenant: who asks; default $DELEN_TENANT, else `default`.
+        endpoint: ZeroMQ endpoint or path of a socket, instead of looking for the tenant's.
+        client: name of the session; give a stable one to keep default bounds through a restart of this process.
+        timeout_s: how long a call may take when it says nothing else.
+        bounds: the session's default bounds, see `bounds.Bounds`.
+    Raises:
+        Unreachable: there is no socket of this tenant, or no right to use it.
+        BadRequest: bounds or names that cannot be.
+    """
+
+    def __init__(
+        self,
+        tenant: str | None = None,
+        *,
+        endpoint: str | None = None,
+        client: str | None = None,
+        timeout_s: float = 5.0,
+        **bounds: Unpack[BoundArguments],
+    ) -> None:
+        super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
+        # `_state` guards the connection and the wake pipe, for microseconds; `_leading` the socket, while one waits.
+        self._state = threading.Lock()
+        self._leading = threading.Lock()
+        self._followers: list[Call] = []
+        self._due: deque[Call] = deque()
+        self._background: threading.Thread | None = None
+        self._background_event = threading.Event()
+        self._submitted_count = 0
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        try:
+            self._socket: zmq.Socket[bytes] = self._connect(zmq.Context.instance().socket(zmq.DEALER))
+        except DelenError:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
+        self._socket_fd = int(self._socket.getsockopt(zmq.FD))
+        self._poll = select.poll()
+        self._poll.register(self._socket_fd, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._selectable = max(self._socket_fd, self._wake_read) < SELECT_FD_MAX
+
+    def infer(
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+    ) -> Result:
+        """Ask for one answer and wait for it.
+
+        Args:
+            network: its name, as `networks` lists it.
+            x: one input of the network's exact shape, without batch.
+            timeout_s: how long to wait at most; a latency bound is not a time-out, late answers come marked.
+            bounds: what this request overrides of the session's bounds.
+        Raises:
+            DelenError: one of its kinds in errors.py.
+        """
+        call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=False)
+        self._start(call)
+        self._wait(call)
+        return result_of(call)
+
+    def submit(
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+    ) -> PendingResult:
+        """As `infer`, but returns a future at once. `x` is copied. Callbacks run in a background thread, or in one that waits."""
+        call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=True)
+        future = PendingResult(call.message.id)
+
+        def settle(ended: Call) -> None:
+            with self._state:
+                self._submitted_count -= 1
+            try:
+                result = result_of(ended)
+            except DelenError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        call.on_end = settle
+        self._start(call, submitted=True)
+        self._start_background()
+        if self._leading.acquire(blocking=False):
+            try:
+                self._flush(now_us())
+            finally:
+                self._leading.release()
+            self._background_event.set()
+        else:
+            self._wake()
+        return future
+
+    def begin(
+        self,
+        network: str,
+        x: InputLike,
+        on_end: Callable[[Result | DelenError], None],
+        *,
+        timeout_s: float | None = None,
+        **bounds: Unpack[BoundArguments],
+    ) -> bytes:
+        """Open one request to be worked by `turn`, without any thread; returns its id. `x` must not change meanwhile."""
+        call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=False)
+        call.on_end = lambda ended: on_end(ended.error or result_of(ended))
+        self._start(call)
+        return call.message.id
+
+    def turn(self, wait_us: int = 0) -> None:
+        """Send what waits, read what came or comes within `wait_us`, and tell the ends of begun requests."""
+        self._check_process()
+        with self._leading:
+            self._check_open()
+            now = now_us()
+            blocked = self._flush(now)
+            self._sleep(min(wait_us, self._connection.wake_at_us - now), blocked)
+            self._read(None)
+            now = now_us()
+            if now >= self._connection.wake_at_us:
+                with self._state:
+                    self._connection.tick(now)
+            self._settle()
+        self._deliver()
+
+    def networks(self) -> tuple[NetworkInfo, ...]:
+        """The networks that this tenant may use, with what their exits cost on this device."""
+        found: tuple[NetworkInfo, ...] = self._ask(Networks).networks
+        return found
+
+    def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
+        """Set default bounds of this session; those in force are returned once the daemon has acknowledged them."""
+        effective: Bounds = self._ask(SetBounds, bounds_of(bounds)).bounds
+        return effective
+
+    def conditions(self, network: str, conditions: Conditions | None) -> None:
+        """Set this session's default conditions for one network, one set or None per exit; None takes them back."""
+        self._ask(SetConditions, network, None if conditions is None else tuple(conditions))
+
+    def stats(self) -> StatsReply:
+        """The daemon's state and this tenant's row of its ledger."""
+        reply: StatsReply = self._ask(Stats)
+        return reply
+
+    def ping(self) -> int:
+        """Round trip to the daemon's front, in microseconds."""
+        call = self._call(Ping)
+        self._start(call)
+        self._wait(call)
+        reply_of(call)
+        return call.received_us - call.sent_us
+
+    def session(self) -> Welcome:
+        """Who the daemon says we are, and the limits that apply."""
+        if self._connection.welcome is None:
+            self.ping()
+        welcome = self._connection.welcome
+        if welcome is None:
+            raise self._no_welcome()
+        return welcome
+
+    def cancel(self, request: PendingResult | bytes) -> bool:
+        """Take one request back: it ends with Cancelled at once. False: it had ended before."""
+        request_id = request if isinstance(request, bytes) else request.request_id
+        with self._state:
+            call = self._connection.find(request_id)
+            cancelled = call is not None and self._connection.cancel(call)
+        if cancelled:
+            self._work_or_wake()
+        return cancelled
+
+    def close(self) -> None:
+        """End everything that waits with Cancelled, and the connection. A second call does nothing."""
+        if self._forked():
+            return
+        with self._state:
+            if self._closed:
+                return
+            self._closed = True
+            self._connection.end_all(Cancelled("the client was closed", code="cancelled"))
+            self._wake_locked()
+        with self._leading:
+            self._settle()
+            self._socket.close(linger=0)
+            with self._state:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_write = -1
+        self._deliver()
+        self._background_event.set()
+        if self._background is not None and self._background is not threading.current_thread():
+            self._background.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- calls, from the asking thread
+
+    def _ask(self, kind: type[Any], *fields: Any) -> Any:
+        call = self._call(kind, *fields)
+        self._start(call)
+        self._wait(call)
+        return reply_of(call)
+
+    def _info(self, network: str) -> NetworkInfo:
+        info = self._connection.networks.get(network)
+        if info is not None:
+            return info
+        self.networks()
+        return self._known(network)
+
+    def _start(self, call: Call, *, submitted: bool = False) -> None:
+        self._check_process()
+        with self._state:
+            self._check_open()
+            self._connection.open(call, call.created_us)
+            self._submitted_count += submitted
+
+    def _wait(self, call: Call) -> None:
+        """Return once `call` ended: as the one who works the socket, or as one who is told by that one."""
+        try:
+            while not call.ended:
+                if self._leading.acquire(blocking=False):
+                    try:
+                        self._lead(call)
+                    finally:
+                        self._leading.release()
+                        self._hand_over()
+                    self._deliver()
+                elif call.event is None:
+                    # First become known as a follower, then try again: who leaves the lead in between tells us.
+                    call.event = threading.Event()
+                    with self._state:
+                        self._followers.append(call)
+                    self._wake()
+                else:
+                    call.event.wait()
+                    call.event.clear()
+        except BaseException:
+            with self._state:
+                self._connection.cancel(call)
+            raise
+        finally:
+            if call.event is not None:
+                with self._state:
+                    self._followers.remove(call)
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Wake one who may take the lead, after it was left."""
+        if not (self._followers or self._submitted_count):
+            return
+        with self._state:
+            waiting = next((call for call in self._followers if not call.ended), None)
+            if waiting is not None:
+                waiting.event.set()
+            elif self._submitted_count:
+                self._background_event.set()
+
+    def _deliver(self) -> None:
+        """Tell the ends of calls to those who gave a function for it; holds no lock, since they may ask again."""
+        while self._due:
+            try:
+                call = self._due.popleft()
+            except IndexError:  # Another thread was faster.
+                return
+            if call.on_end is not None:
+                call.on_end(call)
+
+    def _start_background(self) -> None:
+        if self._background is not None:
+            return
+        with self._state:
+            if self._background is None:
+                self._background = threading.Thread(target=self._receive, name="delen-client", daemon=True)
+                self._background.start()
+
+    def _receive(self) -> None:
+        """The background thread: leads while futures wait and nobody else does."""
+        while not self._closed:
+            if self._submitted_count and self._leading.acquire(blocking=False):
+                try:
+                    self._lead(None)
+                finally:
+                    self._leading.release()
+                    self._hand_over()
+                self._deliver()
+            else:
+                self._background_event.wait()
+                self._background_event.clear()
+
+    # ---- the socket, by the one who leads
+
+    def _lead(self, call: Call | None) -> None:
+        """Work the socket until `call` ended (None: until no future waits) or until there is an end to tell."""
+        connection = self._connection
+        while not self._closed:
+            now = now_us()
+            due_us = connection.wake_at_us if call is None else min(connection.wake_at_us, call.give_up_us)
+            if now >= due_us:
+                with self._state:
+                    connection.tick(now)
+            blocked = self._flush(now)
+            self._settle()
+            if self._due or (call.ended if call is not None else not self._submitted_count):
+                return
+            self._sleep(due_us - now, blocked)
+            self._read(call)
+
+    def _flush(self, now: int) -> bool:
+        """Send what waits; True when the socket takes no more now."""
+        send = self._socket.send
+        with self._state:
+            if self._closed:
+                return False
+            while True:
+                frames = self._connection.outgoing(now)
+                if frames is None:
+                    return False
+                try:
+                    for frame in frames[:-1]:
+                        send(frame, zmq.SNDMORE | zmq.NOBLOCK)
+                    send(frames[-1], zmq.NOBLOCK)
+                except zmq.Again:
+                    return True
+                self._connection.sent(now)
+
+    def _sleep(self, wait_us: int, blocked: bool) -> None:
+        """Until the socket may be ready, another thread wakes us, or the time is over; may end early.
+
+        The socket's descriptor tells changes only, so its state is asked before each wait, which only the leader does.
+        """
+        ready = zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN
+        if wait_us <= 0 or self._socket.getsockopt(zmq.EVENTS) & ready:
+            return
+        if wait_us < SHORT_WAIT_US and self._selectable:
+            woken = self._wake_read in select.select([self._socket_fd, self._wake_read], [], [], wait_us / 1e6)[0]
+        else:
+            woken = any(fd == self._wake_read for fd, _ in self._poll.poll(wait_us // 1000 + 1))
+        if woken:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+
+    def _read(self, call: Call | None) -> None:
+        """Read replies while there are any, or until `call` ended."""
+        socket = self._socket
+        for _ in range(READ_COUNT_MAX):
+            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                return
+            frames = [socket.recv(zmq.NOBLOCK)]
+            while socket.getsockopt(zmq.RCVMORE):
+                frames.append(socket.recv(zmq.NOBLOCK))
+            now = now_us()
+            with self._state:
+                self._connection.receive(frames, now)
+            if call is not None and call.ended:
+                return
+
+    def _settle(self) -> None:
+        """Wake those whose calls ended; those with a function to call are told later, without the lead."""
+        with self._state:
+            for call in self._connection.take_ended():
+                if call.on_end is not None:
+                    self._due.append(call)
+                elif call.event is not None:
+                    call.event.set()
+
+    def _work_or_wake(self) -> None:
+        if self._leading.acquire(blocking=False):
+            try:
+                self._flush(now_us())
+                self._settle()
+            finally:
+                self._leading.release()
+                self._hand_over()
+            self._deliver()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._state:
+            self._wake_locked()
+
+    def _wake_locked(self) -> None:
+        # The pipe is closed under the same lock, so that no byte goes to a descriptor that was reused.
+        if self._wake_write >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"\0")

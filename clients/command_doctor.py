@@ -1,0 +1,222 @@
+"""`delen doctor`: what works on this machine, what does not, and what to do about it.
+
+Flow: each check looks at one thing and gives findings; all are shown, and the command fails if one failed. Features are
+probed, versions are only reported, so that a new release of a board's software breaks nothing here.
+
+Does not: change anything, or need a daemon.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import click
+from rich.text import Text
+
+from .exit_codes import ExitCode
+from .options import connect, connection_options
+from .tables import Column, json_option, print_json, print_table
+
+State = Literal["ok", "warn", "fail"]
+CORE_PACKAGES = ("numpy", "pyzmq", "msgspec", "click", "rich")
+# A listener that runs out of descriptors ends the process (libzmq 4.3.5, ipc; at a limit of 128, 113 connections do).
+OPEN_FILES_MIN = 1024
+# Two networks, their features at batch 32 and the engine fit with room to spare.
+MEMORY_MIN_BYTES = 1 << 30
+
+
+class Finding(NamedTuple):
+    """One thing looked at: how it stands, what was found, and what to do where it is not well."""
+
+    check: str
+    state: State
+    found: str
+    fix: str = ""
+
+
+@click.command("doctor")
+@connection_options
+@json_option
+def doctor_command(as_json: bool, **options: Any) -> None:
+    """Check Python, packages, engines, the board and its meters, directories and the daemon; say what to fix.
+
+    Ends with 1 if a check failed. A warning is something delen does without.
+    """
+    checks: list[Callable[[], Iterator[Finding]]] = [_python, _packages, _engines, _networks, _board, _limits, _state]
+    findings = [finding for check in checks for finding in _guarded(check)]
+    findings += _guarded(lambda: _daemon(options["tenant"], options["endpoint"], options["timeout_s"]))
+    healthy = all(finding.state != "fail" for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "findings": [finding._asdict() for finding in findings]})
+    else:
+        print_table([finding._asdict() for finding in findings], _COLUMNS)
+    click.get_current_context().exit(ExitCode.OK if healthy else ExitCode.FAILED)
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check that breaks on an odd machine is a finding too; the others still run."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(check())
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        name = check.__name__.strip("_<>").replace("lambda", "daemon")
+        findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}", "please report this"))
+    return findings
+
+
+def _python() -> Iterator[Finding]:
+    found = f"{platform.python_version()} on {platform.machine()}, {sys.executable}"
+    right = sys.version_info >= (3, 10)
+    yield Finding("python", "ok" if right else "fail", found, "" if right else "delen needs Python 3.10 or later")
+    linux = sys.platform == "linux"
+    yield Finding(
+        "system",
+        "ok" if linux else "fail",
+        platform.platform(terse=True),
+        "" if linux else "the daemon needs Linux (memfd, SOCK_SEQPACKET); clients run anywhere",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for name in CORE_PACKAGES:
+        version = _version(name)
+        fix = "" if version else "install delen again: it depends on this package"
+        yield Finding(name, "ok" if version else "fail", version or "not installed", fix)
+    for name, extra, use in (("pillow", "pictures", "picture files"), ("matplotlib", "report", "plots")):
+        version = _version(name)
+        fix = "" if version else f"for {use}: pip install 'delen[{extra}]'"
+        yield Finding(name, "ok" if version else "warn", version or "not installed", fix)
+
+
+def _engines() -> Iterator[Finding]:
+    """ONNX Runtime is tried, since it is the default; PyTorch only looked for, since loading it takes seconds."""
+    usable = 0
+    try:
+        from ..exits.onnx_runner import OnnxRunner
+
+        runner = OnnxRunner()
+        usable += 1
+        yield Finding("engine onnx", "ok", f"{_spelled(runner.versions)} on {runner.device}")
+    except (ImportError, OSError) as error:
+        yield Finding("engine onnx", "warn", _first_line(error), "pip install 'delen[onnx]'")
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("engine torch", "warn", "not installed", "optional: pip install 'delen[torch]'")
+    elif importlib.util.find_spec("onnx") is None:
+        yield Finding("engine torch", "warn", "onnx is not installed", "optional: pip install 'delen[torch]'")
+    else:
+        usable += 1
+        yield Finding("engine torch", "ok", f"torch {_version('torch')}, onnx {_version('onnx')}; not tried")
+    if not usable:
+        yield Finding("engines", "fail", "none is usable", "pip install 'delen[onnx]'")
+
+
+def _networks() -> Iterator[Finding]:
+    from ..exits.bundle import BundleError, load_bundle, shipped_directory
+
+    directory = shipped_directory()
+    found = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+    if not found:
+        yield Finding("networks", "fail", f"no bundles in {directory}", "install delen again")
+    for path in found:
+        try:
+            manifest = load_bundle(path).manifest
+        except BundleError as error:
+            yield Finding(f"network {path.name}", "fail", str(error), "install delen again")
+        else:
+            yield Finding(f"network {path.name}", "ok", f"version {manifest.version}, {len(manifest.exits)} exits")
+
+
+def _board() -> Iterator[Finding]:
+    from ..profiles.board import read_board, temperature_c
+    from ..profiles.meters import best_meter
+
+    board = read_board()
+    yield Finding("board", "ok", f"{board.board}, {board.processor}, {board.cores} cores")
+    fix = "" if board.power_mode else "profiles cannot tell one power mode from another here"
+    yield Finding("power mode", "ok" if board.power_mode else "warn", board.power_mode or "the board does not say", fix)
+    heat = temperature_c()
+    yield Finding("temperature", "ok" if heat is not None else "warn", "no sensor" if heat is None else f"{heat:.1f} C")
+    meter = best_meter()
+    measured = meter.source == "measured"
+    fix = "" if measured else "energies are labelled so everywhere; set watts in the configuration to this board's"
+    yield Finding("power meter", "ok" if measured else "warn", f"{meter.source}: {meter.model}", fix)
+
+
+def _limits() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = soft >= OPEN_FILES_MIN or soft == resource.RLIM_INFINITY
+    fix = "" if enough else f"ulimit -n {OPEN_FILES_MIN}, or LimitNOFILE= in the unit: a flood of connections ends it"
+    yield Finding("open files", "ok" if enough else "fail", f"{soft} of at most {hard}", fix)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fits = memory >= MEMORY_MIN_BYTES
+    fix = "" if fits else "serve fewer networks, or a smaller limits.batch_max"
+    yield Finding("memory", "ok" if fits else "warn", f"{memory / 2**30:.1f} GiB", fix)
+
+
+def _state() -> Iterator[Finding]:
+    from ..profiles.store import state_directory
+    from .wire import runtime_directories
+
+    state = state_directory(os.environ, os.getuid())
+    yield _directory("state directory", state, "name another with --state-dir or DELEN_STATE_DIR")
+    runtime = runtime_directories(os.environ, os.getuid())[0]
+    yield _directory("runtime directory", runtime, "name another with --runtime-dir or DELEN_RUNTIME_DIR")
+
+
+def _directory(name: str, path: Path, fix: str) -> Finding:
+    """Can this user write there, or make it?"""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
+        return Finding(name, "fail", f"{path}: no right to write in {existing}", fix)
+    status = existing.stat()
+    if existing == path and status.st_uid == os.getuid() and status.st_mode & 0o002:
+        return Finding(name, "warn", f"{path}: anybody may write there", f"chmod o-w {path}")
+    return Finding(name, "ok", f"{path}" if existing == path else f"{path}: will be made")
+
+
+def _daemon(tenant: str | None, endpoint: str | None, timeout_s: float) -> Iterator[Finding]:
+    from .errors import DelenError
+
+    try:
+        with connect(tenant, endpoint, timeout_s) as client:
+            stats = client.stats()
+    except DelenError as error:
+        yield Finding("daemon", "warn", str(error.args[0]), error.hint)
+    else:
+        found = f"up {stats.uptime_us // 1_000_000} s, worker {stats.worker}, {stats.worker_restarts} restarts"
+        yield Finding("daemon", "ok", found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _spelled(versions: Any) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _state_mark(state: State) -> Text:
+    return Text(state, style={"ok": "green", "warn": "yellow", "fail": "bold red"}[state])
+
+
+_COLUMNS = (
+    Column("state", "", _state_mark, justify="left"),
+    Column("check", "check", justify="left"),
+    Column("found", "found", justify="left"),
+    Column("fix", "what to do", justify="left"),
+)

@@ -1,0 +1,151 @@
+"""`delen profile`: measure a network on this device, keep the profile where the daemon finds it, show it, plot it.
+
+Flow: bundle -> engine -> `profiles.measure` (minutes; a bar shows how far) -> state directory -> table, and a plot on
+request. Does not: measure by itself, or talk to a daemon; a running one takes the new profile at its next start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import OVER_ZERO
+from .tables import (
+    Column,
+    json_option,
+    milliseconds,
+    millijoules,
+    percent,
+    print_json,
+    print_table,
+    progress,
+    say,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from ..exits.bundle import Bundle
+    from ..exits.datasets import Labelled
+    from ..profiles.schema import Profile
+
+
+class Batches(click.ParamType[tuple[int, ...]]):
+    """Comma-separated batch sizes; 1 is always among them, since every other figure builds on it."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            sizes = {int(part) for part in str(value).split(",")}
+        except ValueError:
+            self.fail(f"{value!r} is no list of batch sizes; expected e.g. 1,2,4,8", param, ctx)
+        if min(sizes) < 1:
+            self.fail(f"{min(sizes)} is no batch size; expected at least 1", param, ctx)
+        return tuple(sorted(sizes | {1}))
+
+
+@click.command("profile")
+@click.argument("network")
+@click.option("--batches", type=Batches(), default="1,2,4,8,16,32", show_default=True, help="Batch sizes to measure.")
+@click.option("--quick", is_flag=True, help="At most 5 s, with wider margins.")
+@click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with the torch engine.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of the engine.")
+@click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is found.")
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where profiles are kept.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw it, too.")
+@json_option
+def profile_command(network: str, plot: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure what every exit of NETWORK (a name, or a bundle's directory) costs and is worth on this device.
+
+    Nothing else should run meanwhile. Without a power meter, energies are modelled and say so.
+    """
+    from ..exits.bundle import find_bundle, load_bundle, shipped_directory
+    from ..profiles.store import state_directory, write_profile
+
+    if plot is not None:
+        _check_plot(plot)
+    state = state_directory(os.environ, os.getuid(), flag=options["state_dir"])
+    bundle = load_bundle(find_bundle(network, [shipped_directory()]))
+    profile = _measure(bundle, options)
+    path = write_profile(state, profile)
+    if plot is not None:
+        from ..profiles.plot import plot_profile
+
+        plot_profile(profile, plot)
+    if as_json:
+        print_json({"path": str(path), "plot": plot and str(plot), "rows": _rows(profile), "profile": profile})
+        return
+    _show(profile)
+    say(f"written to {path}" + (f", drawn in {plot}" if plot else ""))
+    if profile.energy_source != "measured":
+        warn(f"energy is {profile.energy_source}: {profile.energy_model}")
+
+
+def _measure(bundle: Bundle, options: dict[str, Any]) -> Profile:
+    from ..daemon.engines import make_runner
+    from ..profiles.board import ROOT
+    from ..profiles.measure import FULL, QUICK, measure
+    from ..profiles.meters import best_meter
+
+    runner = make_runner(options["engine"], options["device"], options["threads"])
+    meter = best_meter() if options["watts"] is None else best_meter(ROOT, options["watts"])
+    with progress() as bars:
+        bar = bars.add_task(f"measuring {bundle.manifest.name}", total=100)
+
+        def on_progress(done: int, total: int, label: str) -> None:
+            bars.update(bar, completed=done, total=total, description=f"measuring {bundle.manifest.name}: {label}")
+
+        return measure(
+            runner,
+            bundle,
+            meter=meter,
+            batches=options["batches"],
+            samples=_samples(bundle.manifest.name),
+            budget=QUICK if options["quick"] else FULL,
+            on_progress=on_progress,
+        )
+
+
+def _samples(network: str) -> Labelled | None:
+    """The shipped test images, where there are any for this network."""
+    from ..exits.samples import SAMPLE_COUNTS, load_samples
+
+    return load_samples(network) if network in SAMPLE_COUNTS else None
+
+
+def _check_plot(plot: Path) -> None:
+    """Better now than after minutes of measuring."""
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("plots need matplotlib", name="matplotlib")
+    if not plot.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no directory {plot.absolute().parent}", param_hint="--plot")
+
+
+def _rows(profile: Profile) -> list[dict[str, Any]]:
+    from ..profiles.table import profile_rows
+
+    return profile_rows(profile)
+
+
+def _show(profile: Profile) -> None:
+    device = profile.device
+    title = f"{profile.network} {profile.network_version} on {device.board}, {device.processor}: {device.engine}"
+    print_table(_rows(profile), _COLUMNS, f"{title}, {device.threads} threads")
+
+
+_COLUMNS = (
+    Column("exit", "exit"),
+    Column("batch", "batch"),
+    Column("accuracy", "accuracy", percent),
+    Column("p50_us", "p50 ms", milliseconds),
+    Column("p99_us", "p99 ms", milliseconds),
+    Column("energy_mj", "mJ", millijoules),
+)

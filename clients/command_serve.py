@@ -1,0 +1,53 @@
+"""`delen serve`: the daemon in the foreground, from a file, from flags, or for one's own use with `--dev`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .tables import json_option, print_json, say
+
+
+@click.command("serve")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file.  [env: DELEN_CONFIG]", envvar="DELEN_CONFIG"
+)
+@click.option("--dev", is_flag=True, help="For this user alone: one endpoint per --tenant, all may see all counts.")
+@click.option("--tenant", "tenants", multiple=True, metavar="NAME", help="A tenant; repeat for more.")
+@click.option("--network", "networks", multiple=True, metavar="NAME|DIR", help="A bundle; repeat for more.")
+@click.option("--engine", type=click.Choice(["onnx", "torch", "replay"]), help="What runs the networks.")
+@click.option("--device", metavar="NAME", help="auto, cpu, or cuda with the torch engine.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the engine.")
+@click.option("--watts", type=click.FloatRange(min=0, min_open=True), help="Power of one busy core, where no meter is.")
+@click.option("--profile", type=click.Choice(["quick", "require"]), help="When a network has no profile here.")
+@click.option("--runtime-dir", type=click.Path(file_okay=False), help="Where the sockets go.")
+@click.option("--state-dir", type=click.Path(file_okay=False), help="Where profiles are kept.")
+@click.option("--check", is_flag=True, help="Only read the configuration and say what would be served.")
+@json_option
+def serve_command(config: Path | None, tenants: tuple[str, ...], check: bool, as_json: bool, **options: Any) -> None:
+    """Run the daemon until it is told to stop.
+
+    Flags win over DELEN_* variables, those over the file, that over the defaults. With --json the configuration
+    in force is printed first, as one JSON document.
+    """
+    from ..daemon.config import load_config
+
+    overrides = {name: value for name, value in options.items() if value not in (None, ())}
+    overrides["dev"] = options["dev"] or None
+    if tenants or (options["dev"] and config is None):
+        overrides["tenants"] = [{"name": name} for name in tenants or ("default",)]
+    settings = load_config(config, overrides, os.environ, os.getuid())
+    if as_json:
+        print_json(settings)
+    elif check:
+        say(f"networks: {', '.join(settings.networks)}; engine {settings.engine}, {settings.threads} threads")
+        say(f"tenants: {', '.join(tenant.name for tenant in settings.tenants)}; sockets in {settings.runtime_dir}")
+    if check:
+        return
+    from ..daemon.loop import serve
+
+    names = ", ".join(tenant.name for tenant in settings.tenants)
+    serve(settings, say, lambda: say(f"ready; tenants {names}; sockets in {settings.runtime_dir}"))

@@ -1,0 +1,85 @@
+"""What the command's exit code says, in one place: the codes, their meaning, and which failure gets which.
+
+Role: `code_of` maps an exception to its code; `delen --help` prints `MEANING`. A code never changes its meaning once
+released; 64 to 78 are those of sysexits.h. Does not: print.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a `delen` command ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    BAD_DATA = 65
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    INTERNAL = 70
+    CANNOT_CREATE = 73
+    ALREADY_RUNNING = 75
+    PERMISSION = 77
+    BAD_CONFIG = 78
+    INTERRUPTED = 130
+
+
+MEANING = {
+    ExitCode.OK: "done",
+    ExitCode.FAILED: "accepted, but it failed: deadline passed and dropped, engine failed, a check of `doctor` failed",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.REFUSED: "the daemon refused the request: unknown network, bad input, bound not feasible, queue full",
+    ExitCode.BAD_DATA: "a bundle, profile, picture or array cannot be used",
+    ExitCode.NO_INPUT: "a file that was named does not exist or cannot be read",
+    ExitCode.UNAVAILABLE: "no daemon answers, or an engine or package is not installed",
+    ExitCode.INTERNAL: "a fault of delen's own: please report it",
+    ExitCode.CANNOT_CREATE: "an output file cannot be written",
+    ExitCode.ALREADY_RUNNING: "a daemon already serves these sockets",
+    ExitCode.PERMISSION: "not allowed",
+    ExitCode.BAD_CONFIG: "the configuration cannot be used",
+    ExitCode.INTERRUPTED: "interrupted from the keyboard",
+}
+
+# By the name of the class, so that naming a failure loads no engine, socket or profile code.
+_BY_NAME = {
+    "Unreachable": ExitCode.UNAVAILABLE,
+    "Refused": ExitCode.REFUSED,
+    "Failed": ExitCode.FAILED,
+    "DelenError": ExitCode.FAILED,
+    "EngineFault": ExitCode.UNAVAILABLE,
+    "BundleError": ExitCode.BAD_DATA,
+    "ProfileError": ExitCode.BAD_DATA,
+    "WireError": ExitCode.BAD_DATA,
+    "ConfigError": ExitCode.BAD_CONFIG,
+    "AlreadyRunning": ExitCode.ALREADY_RUNNING,
+}
+
+
+class CommandFailed(Exception):
+    """A command ends here, with this message, this hint and this code."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+def code_of(error: BaseException) -> ExitCode | None:
+    """The exit code of a failure delen expects; None for one it does not, which is a fault of its own."""
+    if isinstance(error, CommandFailed):
+        return error.code
+    for kind in type(error).__mro__:
+        if kind.__module__.split(".")[0] == "delen" and kind.__name__ in _BY_NAME:
+            return _BY_NAME[kind.__name__]
+    if isinstance(error, PermissionError):
+        return ExitCode.PERMISSION
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return ExitCode.NO_INPUT
+    if isinstance(error, FileExistsError):
+        return ExitCode.CANNOT_CREATE
+    if isinstance(error, ModuleNotFoundError):
+        return ExitCode.UNAVAILABLE
+    return None

@@ -1,0 +1,70 @@
+"""Options that several commands share: which daemon, which bounds, and what is made of them.
+
+Role: decorators for click, and the functions that turn what they collected into a `Client` and its arguments.
+Does not: connect before a command asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .inputs import BoundArguments
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+BOUND_NAMES = ("latency_ms", "accuracy", "energy_mj", "certainty", "objective", "on_miss", "conditions")
+OVER_ZERO = click.FloatRange(min=0, min_open=True)
+SHARE = click.FloatRange(min=0, max=1, min_open=True)
+
+_CONNECTION = (
+    click.option("--tenant", metavar="NAME", help="Ask as this tenant.  [default: $DELEN_TENANT, else default]"),
+    click.option("--endpoint", metavar="SOCKET", help="The socket to ask at, instead of looking for the tenant's."),
+    click.option("--timeout-s", type=OVER_ZERO, default=5.0, show_default=True, help="How long to wait for an answer."),
+)
+_BOUNDS = (
+    click.option("--latency-ms", type=OVER_ZERO, help="Bound: an answer within this time."),
+    click.option("--accuracy", type=SHARE, help="Bound: expected accuracy of at least this share, e.g. 0.9."),
+    click.option("--energy-mj", type=OVER_ZERO, help="Bound: charged at most this much energy."),
+    click.option("--certainty", type=SHARE, help="How sure the accuracy bound must be certified."),
+    click.option(
+        "--objective", type=click.Choice(["accuracy", "latency", "energy"]), help="Improve this in the slack."
+    ),
+    click.option("--on-miss", type=click.Choice(["answer", "drop"]), help="When a bound breaks: answer late, or drop."),
+    click.option("--conditions", type=click.Path(path_type=Path), metavar="FILE", help="Stop rules per exit, as JSON."),
+)
+
+
+def connection_options(command: Command) -> Command:
+    """`--tenant`, `--endpoint`, `--timeout-s`."""
+    for option in reversed(_CONNECTION):
+        command = option(command)
+    return command
+
+
+def bound_options(command: Command) -> Command:
+    """One option per bound; arrive under the names of `BOUND_NAMES`, None where not given."""
+    for option in reversed(_BOUNDS):
+        command = option(command)
+    return command
+
+
+def connect(tenant: str | None, endpoint: str | None, timeout_s: float) -> Client:
+    """The client that a command talks through. Raises Unreachable."""
+    from .client import Client
+
+    return Client(tenant, endpoint=endpoint, timeout_s=timeout_s)
+
+
+def bounds_given(options: dict[str, Any]) -> BoundArguments:
+    """What was said of bounds, as keyword arguments of `Client.infer`; a conditions file is read."""
+    given: dict[str, Any] = {name: options[name] for name in BOUND_NAMES if options.get(name) is not None}
+    if "conditions" in given:
+        from .conditions import load_conditions
+
+        given["conditions"] = load_conditions(given["conditions"])
+    return given  # type: ignore[return-value]  # the names are BoundArguments' own; the SDK checks the values

@@ -1,0 +1,158 @@
+"""How the command line looks: one place for tables, numbers, talk and JSON.
+
+Data goes to stdout: `print_table` for people, `print_json` for programs. Talk goes to stderr: `say`, `warn`, progress
+bars. On a terminal it is coloured unless NO_COLOR is set; in a pipe it is plain text, one row per line, never wrapped.
+
+Does not: know what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+# Wider than any table here, so that a pipe gets whole rows.
+PIPE_COLUMNS = 400
+BAR_CELLS = 8
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+class Column(NamedTuple):
+    """One column: the row's key, what stands above it, and how a value is written."""
+
+    key: str
+    title: str
+    write: Callable[[Any], RenderableType] = str
+    justify: Literal["left", "right"] = "right"
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, the same for every command; arrives as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of tables.")(command)
+
+
+@functools.cache
+def out() -> Console:
+    """Where data goes. Plain and unwrapped when it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+@functools.cache
+def err() -> Console:
+    """Where talk goes."""
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_COLUMNS)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str = "") -> RenderableType:
+    """Rows as a table; a value that is None or absent shows as a dash."""
+    terminal = out().is_terminal
+    grid = Table(
+        box=box.SIMPLE_HEAD if terminal else None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        expand=False,
+    )
+    for column in columns:
+        grid.add_column(column.title, justify=column.justify, no_wrap=not terminal)
+    for row in rows:
+        cells = (row.get(column.key) for column in columns)
+        grid.add_row(
+            *(dash if cell is None else column.write(cell) for cell, column in zip(cells, columns, strict=True))
+        )
+    return Group(Text(title, style="bold cyan"), grid) if title else grid
+
+
+dash = Text("-", style="dim")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str = "") -> None:
+    """Print rows for people, to stdout."""
+    show(table(rows, columns, title))
+
+
+def show(renderable: RenderableType) -> None:
+    """Print anything rich can draw, to stdout; in a pipe without the blanks that fill its last column."""
+    console = out()
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    with console.capture() as capture:
+        console.print(renderable)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document for programs, to stdout. Takes structs as well as plain values."""
+    click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2 if sys.stdout.isatty() else -1))
+
+
+def say(text: str) -> None:
+    """Talk to whoever is watching, on stderr."""
+    err().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Talk that should not be overlooked, on stderr."""
+    err().print(Text(f"warning: {text}", style="yellow"))
+
+
+def progress() -> Progress:
+    """A progress bar on stderr; shows nothing where stderr is not a terminal."""
+    console = err()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def milliseconds(value_us: float) -> str:
+    """Microseconds as milliseconds with three figures that matter."""
+    value_ms = value_us / 1000
+    return f"{value_ms:.3f}" if value_ms < 1 else f"{value_ms:.2f}" if value_ms < 100 else f"{value_ms:.0f}"
+
+
+def percent(share: float) -> str:
+    """A share of one as a percentage with one decimal."""
+    return f"{share * 100:.1f} %"
+
+
+def millijoules(value_mj: float) -> str:
+    """Energy with three figures that matter."""
+    return f"{value_mj:.3g}" if value_mj < 1000 else f"{value_mj:.0f}"
+
+
+def count(value: int) -> str:
+    """A whole number, thousands apart."""
+    return f"{value:,}"
+
+
+def mark(condition: bool) -> Text:
+    """Yes in green, no in red."""
+    return Text("yes", style="green") if condition else Text("no", style="red")
+
+
+def histogram(counts: Sequence[int]) -> Text:
+    """Exits as bars and shares, e.g. `█▂▁ 80 15 5 %`; empty when nothing was counted."""
+    total = sum(counts)
+    if not total:
+        return Text("-", style="dim")
+    shares = [value / total for value in counts]
+    bars = "".join(_EIGHTHS[round(share * BAR_CELLS)] for share in shares)
+    return Text.assemble((bars, "cyan"), " ", " ".join(f"{share * 100:.0f}" for share in shares), " %")

@@ -1,0 +1,405 @@
+"""The messages that clients and daemon exchange, and their one codec. WIRE.md tells the same to other languages.
+
+Role: frozen msgspec structs, `encode` to ZeroMQ frames and `decode` back, with every limit checked. A message is
+`[msgpack header][tensor 0][tensor 1]...`; the header is an array that starts with the message's name and the protocol
+version. Flow: client `encode` -> DEALER ~ ROUTER -> daemon `decode`, and back the same way.
+
+Does not: open sockets, read clocks, know networks. Pure, and importable by every room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .bounds import Bounds, ConditionSet, Record, bounds_fault, conditions_fault
+
+VERSION = 1
+HEADER_BYTES_MAX = 64 * 1024
+ID_BYTES_MAX = 64
+NAME_BYTES_MAX = 64
+TENSORS_MAX = 1
+# An answer's tensor is one number per class, so this is ample; a client reads no more.
+ANSWER_BYTES_MAX = 1024 * 1024
+RANK_MAX = 8
+# What may cross the wire: fixed-size little-endian numbers only, so no object can be smuggled in.
+DTYPES = frozenset({"float32", "float16", "uint8", "int8", "int16", "int32", "int64"})
+
+EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
+Stop: TypeAlias = Literal["gate", "condition", "deadline", "energy", "fairness", "bound", "objective", "last_exit"]
+Certificate: TypeAlias = Literal["uncertified", "certified", "none"]
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class WireError(ValueError):
+    """A message that breaks the protocol: `code` is stable, the text says what was wrong and what was expected."""
+
+    def __init__(self, code: str, message: str, request_id: bytes = b"") -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+
+
+class TensorSpec(Record, frozen=True, array_like=True):
+    """dtype by numpy's name, and shape, of one raw little-endian row-major frame."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def byte_count(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class Offer(Record, frozen=True):
+    """What would be feasible now, said with a refusal: each value alone, other bounds as they were asked."""
+
+    latency_ms: float | None = None
+    accuracy: float | None = None
+    energy_mj: float | None = None
+    retry_after_ms: float | None = None
+
+
+class Preprocessing(Record, frozen=True):
+    """How a picture becomes the network's input: resized to its shape, then (value * scale - mean) / std."""
+
+    colour: Literal["gray", "rgb", "none"] = "none"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+class ExitInfo(Record, frozen=True):
+    """One exit as its profile has it on this device; times and energies are cumulative from the input, batch 1."""
+
+    index: int
+    accuracy: float
+    latency_p50_us: int
+    latency_p99_us: int
+    energy_mj: float | None
+    energy_source: EnergySource
+    dominated: bool
+
+
+class NetworkInfo(Record, frozen=True):
+    """A network that this tenant may use. `shape` is one input's, without batch."""
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    preprocessing: Preprocessing
+    exits: tuple[ExitInfo, ...]
+    batch_max: int
+    engine: str
+    profile: str
+
+
+class TenantStats(Record, frozen=True):
+    """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept."""
+
+    tenant: str
+    accepted: int
+    answered: int
+    refused: int
+    failed: int
+    pending: int
+    bounds_met: int
+    bounds_broken: int
+    energy_mj: float | None
+    energy_source: EnergySource
+    device_us: int
+    latency_p50_us: int
+    latency_p99_us: int
+    exits: dict[str, tuple[int, ...]]
+
+
+class _Message(Record, frozen=True, array_like=True, omit_defaults=False):
+    """Header fields every message starts with: the protocol version, and the request it belongs to."""
+
+    version: int
+    id: bytes
+
+
+# ---- from client to daemon
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """Opens or resumes the session (tenant, client); its default bounds survive reconnecting."""
+
+    client: str
+    bounds: Bounds = Bounds()
+
+
+class Networks(_Message, frozen=True, tag="networks"):
+    """Which networks may I use, and what do their exits cost here?"""
+
+
+class Infer(_Message, frozen=True, tag="infer"):
+    """One request: one input tensor follows. `bounds` override the session's, field by field."""
+
+    network: str
+    tensors: tuple[TensorSpec, ...]
+    bounds: Bounds = Bounds()
+
+
+class Fetch(_Message, frozen=True, tag="fetch"):
+    """Send me the end of request `id` again, or once it ends; nothing is run."""
+
+
+class Cancel(_Message, frozen=True, tag="cancel"):
+    """Forget request `id` if it has not ended: it ends with an error `cancelled`."""
+
+
+class SetBounds(_Message, frozen=True, tag="bounds"):
+    """New default bounds of this session, in force for every request read after the acknowledgement."""
+
+    bounds: Bounds
+
+
+class SetConditions(_Message, frozen=True, tag="conditions"):
+    """Default conditions of this session for one network, in Dělen's form; None takes them back."""
+
+    network: str
+    conditions: tuple[ConditionSet | None, ...] | None
+
+
+class Stats(_Message, frozen=True, tag="stats"):
+    """How am I doing? The daemon's own user sees all tenants in development mode, others themselves."""
+
+
+class Ping(_Message, frozen=True, tag="ping"):
+    """Are you there?"""
+
+
+# ---- from daemon to client
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """Answers hello: who you are, whose process this is, and the limits that apply."""
+
+    tenant: str
+    boot: str
+    answer_window_ms: int
+    payload_bytes_max: int
+    queued_max: int
+    bounds: Bounds
+
+
+class NetworkList(_Message, frozen=True, tag="network_list"):
+    networks: tuple[NetworkInfo, ...]
+
+
+class BoundsSet(_Message, frozen=True, tag="bounds_set"):
+    """The session's bounds as they now stand."""
+
+    bounds: Bounds
+
+
+class StatsReply(_Message, frozen=True, tag="stats_reply"):
+    uptime_us: int
+    queued: int
+    worker: str
+    worker_restarts: int
+    tenants: tuple[TenantStats, ...]
+
+
+class Pong(_Message, frozen=True, tag="pong"):
+    pass
+
+
+class Answer(_Message, frozen=True, tag="answer"):
+    """What was delivered. One tensor follows: the logits of `exit`, shape (classes,), float32.
+
+    `confidence`: calibrated probability of the label. `expected_accuracy`: of answers given under this plan.
+    `batches`: batch size at each segment run. `energy_mj`: what it is charged, None where unknown (never 0 for that).
+    `broken`: names of bounds that did not hold. `stop`: why it stopped where it did. `total_us`: from the daemon's
+    reading of the request to handing over the answer.
+    """
+
+    network: str
+    network_version: str
+    tensors: tuple[TensorSpec, ...]
+    label: int
+    exit: int
+    confidence: float
+    expected_accuracy: float
+    certificate: Certificate
+    queue_us: int
+    compute_us: int
+    total_us: int
+    batches: tuple[int, ...]
+    energy_mj: float | None
+    energy_source: EnergySource
+    broken: tuple[str, ...]
+    stop: Stop
+    replayed: bool = False
+
+
+class Refusal(_Message, frozen=True, tag="refusal"):
+    """Not accepted, nothing was run. `code` is stable; `message` says what was wrong and what to do."""
+
+    code: str
+    message: str
+    offer: Offer | None = None
+
+
+class Failure(_Message, frozen=True, tag="error"):
+    """Accepted, and could not be answered."""
+
+    code: str
+    message: str
+
+
+Request: TypeAlias = Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Ping
+Reply: TypeAlias = Welcome | NetworkList | BoundsSet | StatsReply | Pong | Answer | Refusal | Failure
+Frames: TypeAlias = Sequence[bytes | memoryview]
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_request = msgspec.msgpack.Decoder(Request).decode
+_decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def encode(message: Request | Reply, tensors: Sequence[Array | bytes | memoryview] = ()) -> list[bytes | memoryview]:
+    """Frames of one message. Arrays are sent as they lie in memory; one that is not contiguous is copied first."""
+    frames: list[bytes | memoryview] = [_encoder.encode(message)]
+    for tensor in tensors:
+        if isinstance(tensor, np.ndarray):
+            frames.append(np.ascontiguousarray(tensor).data.cast("B"))
+        else:
+            frames.append(tensor)
+    return frames
+
+
+def decode_request(frames: Frames, payload_bytes_max: int) -> Request:
+    """Read a client's message; the tensor frames stay where they are, checked against the header.
+
+    Raises:
+        WireError: `malformed`, `version`, `too_large`, `shape` or `bounds`, with the request's id where it was legible.
+    """
+    message: Request = _decode(frames, _decode_request)
+    if isinstance(message, Infer):
+        _check_tensors(message, frames, payload_bytes_max)
+    elif len(frames) != 1:
+        raise WireError("malformed", f"{len(frames) - 1} tensor frames follow a message that has none", message.id)
+    bounds = getattr(message, "bounds", None)
+    if isinstance(bounds, Bounds):
+        fault = bounds_fault(bounds)
+        if fault:
+            raise WireError("bounds", fault, message.id)
+    if isinstance(message, SetConditions):
+        fault = conditions_fault(message.conditions)
+        if fault:
+            raise WireError("bounds", fault, message.id)
+    return message
+
+
+def decode_reply(frames: Frames) -> Reply:
+    """Read a daemon's message; an answer's tensor frame stays where it is, checked against the header.
+
+    Raises:
+        WireError: as `decode_request`.
+    """
+    reply: Reply = _decode(frames, _decode_reply)
+    if isinstance(reply, Answer):
+        _check_tensors(reply, frames, ANSWER_BYTES_MAX)
+    elif len(frames) != 1:
+        raise WireError("malformed", f"{len(frames) - 1} tensor frames follow a message that has none", reply.id)
+    return reply
+
+
+def array(spec: TensorSpec, frame: bytes | memoryview) -> Array:
+    """View a checked tensor frame as a numpy array, read-only where the frame is, without a copy."""
+    return np.frombuffer(frame, np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.shape)
+
+
+def tensor_spec(tensor: Array) -> TensorSpec:
+    return TensorSpec(tensor.dtype.name, tensor.shape)
+
+
+def runtime_directories(environ: Mapping[str, str], uid: int) -> list[Path]:
+    """Where a daemon's endpoints may be, most specific first: $DELEN_RUNTIME_DIR alone, or the user's and the system's."""
+    named = environ.get("DELEN_RUNTIME_DIR")
+    if named:
+        return [Path(named)]
+    user = environ.get("XDG_RUNTIME_DIR")
+    own = Path(user) / "delen" if user else Path(f"/tmp/delen-{uid}")
+    return [own, Path("/run/delen")]
+
+
+def endpoint_path(runtime_directory: Path, tenant: str) -> Path:
+    """The socket of one tenant: a directory each, so that rights can be set on it."""
+    return runtime_directory / "t" / tenant / "sock"
+
+
+def name_fault(kind: str, name: str) -> str | None:
+    """Names become paths, labels and log fields: letters, digits, dot, dash, underscore, and no leading dot."""
+    plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
+    if name and plain and not name.startswith(".") and len(name) <= NAME_BYTES_MAX:
+        return None
+    return f"{kind} {name[:80]!r} is not a name: 1-{NAME_BYTES_MAX} of a-z A-Z 0-9 . _ -, not starting with a dot"
+
+
+def _decode(frames: Frames, decoder: Any) -> Any:
+    if not frames:
+        raise WireError("malformed", "an empty message; expected a header frame")
+    header = frames[0]
+    if len(header) > HEADER_BYTES_MAX:
+        raise WireError("malformed", f"a header of {len(header)} bytes; at most {HEADER_BYTES_MAX} are allowed")
+    try:
+        message = decoder(header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(header, error) from None
+    if message.version != VERSION:
+        raise WireError("version", f"protocol version {message.version}; this side speaks {VERSION}", message.id)
+    if not 0 < len(message.id) <= ID_BYTES_MAX:
+        raise WireError("malformed", f"an id of {len(message.id)} bytes; expected 1 to {ID_BYTES_MAX}")
+    return message
+
+
+def _explain(header: bytes | memoryview, error: Exception) -> WireError:
+    """Why a header could not be read: another version, or the fault the codec names; with the id if it is legible."""
+    try:
+        loose = msgspec.msgpack.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return WireError("malformed", f"the header is not msgpack: {error}")
+    if not isinstance(loose, list) or len(loose) < 3 or not isinstance(loose[2], bytes):
+        return WireError("malformed", "the header is not an array [name, version, id, ...]")
+    request_id = loose[2] if 0 < len(loose[2]) <= ID_BYTES_MAX else b""
+    if loose[1] != VERSION:
+        return WireError("version", f"protocol version {loose[1]!r:.20}; this side speaks {VERSION}", request_id)
+    return WireError("malformed", f"message {loose[0]!r:.40}: {error}", request_id)
+
+
+def _check_tensors(message: Infer | Answer, frames: Frames, payload_bytes_max: int) -> None:
+    specs = message.tensors
+    if len(specs) != len(frames) - 1 or not 0 < len(specs) <= TENSORS_MAX:
+        raise WireError(
+            "malformed",
+            f"{len(specs)} tensors described and {len(frames) - 1} sent; expected exactly {TENSORS_MAX} of each",
+            message.id,
+        )
+    for spec, frame in zip(specs, frames[1:], strict=True):
+        size = len(frame)
+        if spec.dtype not in DTYPES:
+            raise WireError(
+                "dtype", f"dtype {spec.dtype!r:.40}; expected one of {', '.join(sorted(DTYPES))}", message.id
+            )
+        if len(spec.shape) > RANK_MAX or any(side < 0 or side > 2**31 for side in spec.shape):
+            raise WireError("shape", f"shape {spec.shape!s:.80}; expected at most {RANK_MAX} sides >= 0", message.id)
+        if size > payload_bytes_max:
+            raise WireError(
+                "too_large", f"a tensor of {size} bytes; at most {payload_bytes_max} are allowed", message.id
+            )
+        if spec.byte_count() != size:
+            raise WireError(
+                "shape",
+                f"{spec.dtype}{list(spec.shape)} needs {spec.byte_count()} bytes, the frame has {size}",
+                message.id,
+            )

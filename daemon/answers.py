@@ -1,0 +1,69 @@
+"""Ends of requests, kept for a while: so that a lost connection loses no answer, and a retry never runs twice.
+
+Role: for every tenant, which request ids are running and for whom, and the answers that can be fetched again until the
+window closes (time, count or bytes, whichever is first). Pure; the desk is its only user.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from ..clients.wire import Answer, Failure, Infer
+from .config import Limits
+
+
+@dataclass(eq=False)
+class Kept:
+    """One request id of one tenant: still running (`reply` None), or ended at `ended_us`.
+
+    `routes`: connections that wait for the end, in the order they asked.
+    """
+
+    infer: Infer
+    ticket: int
+    routes: list[bytes] = field(default_factory=list)
+    reply: Answer | Failure | None = None
+    tensor: bytes = b""
+    ended_us: int = 0
+
+
+class Answers:
+    """The window of one tenant."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._running: dict[bytes, Kept] = {}
+        self._ended: OrderedDict[bytes, Kept] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, request_id: bytes, now_us: int) -> Kept | None:
+        """What is known of an id, if the window still holds it."""
+        self._close(now_us)
+        return self._running.get(request_id) or self._ended.get(request_id)
+
+    def begin(self, infer: Infer, ticket: int, route: bytes) -> None:
+        """A request was accepted for this connection."""
+        self._running[infer.id] = Kept(infer, ticket, [route])
+
+    def end(self, request_id: bytes, reply: Answer | Failure, tensor: bytes, now_us: int) -> list[bytes]:
+        """A request has ended; returns the connections that wait for it."""
+        kept = self._running.pop(request_id)
+        routes, kept.routes = kept.routes, []
+        kept.reply, kept.tensor, kept.ended_us = reply, tensor, now_us
+        self._ended[request_id] = kept
+        self._bytes += len(tensor)
+        self._close(now_us)
+        return routes
+
+    def _close(self, now_us: int) -> None:
+        oldest_us = now_us - self._limits.answer_window_ms * 1000
+        while self._ended:
+            request_id, kept = next(iter(self._ended.items()))
+            within = (
+                len(self._ended) <= self._limits.answers_kept_max and self._bytes <= self._limits.answers_kept_bytes_max
+            )
+            if within and kept.ended_us > oldest_us:
+                return
+            del self._ended[request_id]
+            self._bytes -= len(kept.tensor)

@@ -1,0 +1,60 @@
+"""Requests that wait for a run: by network and stage, ordered by when they are due, best effort apart.
+
+Role: the queue behind the core; policies see it as a `View`. Limits are checked before a request gets here.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from ..policies import load
+from ..policies.view import View, Waiting
+
+_Pools = dict[tuple[str, int], list[Waiting]]
+
+
+def _due(waiting: Waiting) -> int:
+    return waiting.due_us
+
+
+class Backlog:
+    """All waiting requests. Adding costs O(log n) comparisons, removing O(n) of one pool."""
+
+    def __init__(self) -> None:
+        self._bounded: _Pools = {}
+        self._best_effort: _Pools = {}
+
+    def add(self, waiting: Waiting) -> None:
+        pool = self._pools(waiting).setdefault((waiting.served.name, waiting.stage), [])
+        insort(pool, waiting, key=_due)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Take a request out if it waits; nothing happens if it does not."""
+        pool = self._pools(waiting).get((waiting.served.name, waiting.stage), [])
+        if waiting in pool:
+            pool.remove(waiting)
+
+    def view(self, now_us: int) -> View:
+        """The queue for a policy, on a device that is free at `now_us`."""
+        return View(self._bounded, self._best_effort, now_us)
+
+    def work(self) -> list[load.Chunk]:
+        """All mandatory work that waits, by due time."""
+        return load.chunks([pool for pool in self._bounded.values() if pool])
+
+    def restart(self) -> None:
+        """Take requests between two segments back to the start: their features are gone."""
+        staged = [
+            waiting
+            for pools in (self._bounded, self._best_effort)
+            for (_, stage), pool in pools.items()
+            if stage > 0
+            for waiting in pool
+        ]
+        for waiting in staged:
+            self.remove(waiting)
+            waiting.stage = 0
+            self.add(waiting)
+
+    def _pools(self, waiting: Waiting) -> _Pools:
+        return self._bounded if waiting.bounded else self._best_effort

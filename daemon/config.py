@@ -1,0 +1,172 @@
+"""What the operator decides: the configuration file, its defaults, and every limit delend enforces.
+
+Role: `load_config` turns flags, `DELEN_*` variables, a TOML file and defaults, in that order of precedence, into one
+frozen `Config`. Unknown keys are errors. Limits are in `Limits`, one name each; the refusal that enforces one names it.
+Does not: open sockets or look at bundles.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import structs
+
+from ..clients.wire import name_fault, runtime_directories
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Engine = Literal["onnx", "torch", "replay"]
+# Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
+SOCKET_PATH_BYTES_MAX = 108
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used: which file and key, what was expected."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Limits(_Section, frozen=True):
+    """Every queue, message, batch, buffer, retry and wait has its bound here."""
+
+    tenants_max: int = 64
+    sessions_max: int = 256
+    queued_max: int = 1024
+    queued_bytes_max: int = 64 * 1024**2
+    payload_bytes_max: int = 8 * 1024**2
+    batch_max: int = 32
+    receive_count_max: int = 64
+    in_flight_batches: int = 4
+    answers_kept_max: int = 1024
+    answers_kept_bytes_max: int = 16 * 1024**2
+    answer_window_ms: int = 60_000
+    session_kept_ms: int = 60_000
+    retries_max: int = 1
+    patience_ms: int = 100
+    start_ms_max: int = 60_000
+    run_ms_min: int = 250
+    run_factor_max: float = 20.0
+    backoff_ms_min: int = 100
+    backoff_ms_max: int = 10_000
+    send_queue_max: int = 1024
+    connections_backlog: int = 64
+
+
+class TenantConfig(_Section, frozen=True):
+    """One tenant and its endpoint.
+
+    `networks`: the only ones it may use; None: all. `sees_all`: its `stats` show every tenant (all do with --dev).
+    """
+
+    name: str
+    networks: tuple[str, ...] | None = None
+    sees_all: bool = False
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """Everything delend is told at start.
+
+    `networks`: names of shipped bundles, or paths. `watts`: what one busy core is taken to draw where no meter is
+    found. `profile`: `quick` measures a network that has no profile here, `require` refuses it.
+    """
+
+    dev: bool = False
+    runtime_dir: str = ""
+    state_dir: str = ""
+    networks: tuple[str, ...] = ("fashion", "digits")
+    tenants: tuple[TenantConfig, ...] = ()
+    engine: Engine = "onnx"
+    device: str = "auto"
+    threads: int = 1
+    watts: float | None = None
+    profile: Literal["quick", "require"] = "quick"
+    replay_profiles: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mapping[str, str], uid: int) -> Config:
+    """Flag > DELEN_* > file > default.
+
+    Args:
+        path: a TOML file, or None.
+        overrides: what flags said, by field name; None values are ignored.
+        environ, uid: of this process, for DELEN_* and the user's directories.
+    Raises:
+        ConfigError: with file and key.
+    """
+    values: dict[str, Any] = _read(path) if path is not None else {}
+    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts"):
+        said = environ.get(f"DELEN_{name.upper()}")
+        if said:
+            values[name] = said
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        config = msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        source = f"{path}: " if path is not None else ""
+        raise ConfigError(f"{source}{error}; see the README's table of settings") from None
+    config = _with_directories(config, environ, uid)
+    if config.dev:
+        config = structs.replace(config, tenants=tuple(structs.replace(t, sees_all=True) for t in config.tenants))
+    fault = config_fault(config)
+    if fault:
+        raise ConfigError(f"{path}: {fault}" if path is not None else fault)
+    return config
+
+
+def config_fault(config: Config) -> str | None:
+    """What cannot be right, in words; None when nothing is."""
+    names = [tenant.name for tenant in config.tenants]
+    if not names:
+        return "no tenants; name at least one ([[tenants]] in the file, or --dev --tenant NAME)"
+    if len(names) > config.limits.tenants_max:
+        return f"{len(names)} tenants; limits.tenants_max is {config.limits.tenants_max}"
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        return f"tenant {repeated!r} is named twice"
+    for name in names:
+        fault = name_fault("tenant", name)
+        if fault:
+            return fault
+        size = len(str(Path(config.runtime_dir) / "t" / name / "sock").encode())
+        if size >= SOCKET_PATH_BYTES_MAX:
+            limit = SOCKET_PATH_BYTES_MAX - 1
+            return f"tenant {name!r}: its socket path has {size} bytes, at most {limit} work; use a shorter runtime_dir"
+    if not config.networks:
+        return "no networks; name at least one bundle"
+    if config.threads < 1:
+        return f"threads is {config.threads}; expected at least 1"
+    for field in Limits.__struct_fields__:
+        if getattr(config.limits, field) < 0 or (field != "retries_max" and getattr(config.limits, field) == 0):
+            return f"limits.{field} is {getattr(config.limits, field)}; expected more than 0"
+    return None
+
+
+def _with_directories(config: Config, environ: Mapping[str, str], uid: int) -> Config:
+    """Development mode lives in the user's own runtime directory, a service in the system's."""
+    if config.runtime_dir:
+        return config
+    user, *system = runtime_directories(environ, uid)
+    chosen = user if config.dev or uid != 0 or not system else system[-1]
+    return structs.replace(config, runtime_dir=str(chosen))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}") from error

@@ -1,0 +1,112 @@
+"""How a request ends: whether it is done at an exit, and the answer or failure it gets.
+
+Role: pure functions over one `Request`; the core calls them, and nothing else makes an `Ended`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..clients.bounds import Metric
+from ..clients.wire import VERSION, Answer, Failure, Stop, TensorSpec
+from ..policies import conditions
+from ..policies.view import NEVER_US
+from .records import Ended, Request
+
+
+def decide(request: Request, now_us: int) -> Stop | Literal["drop"] | None:
+    """After an exit: why the request stops here, or None when it goes on.
+
+    `waiting.stage` is already one past the exit reached; `waiting.last_reached` is that exit.
+    """
+    waiting, reached = request.waiting, request.waiting.last_reached
+    latency_ms = request.asked.latency_ms
+    if request.asked.on_miss == "drop" and latency_ms is not None and now_us - waiting.arrival_us > latency_ms * 1000:
+        return "drop"
+    if request.gated:
+        return "gate"
+    if request.late:
+        return "deadline"
+    if request.asked.conditions is not None and conditions.holds(
+        request.asked.conditions[reached], _metrics(request, now_us)
+    ):
+        return "condition"
+    if reached >= waiting.target:
+        return request.plan.limit
+    if waiting.staged or not waiting.bounded:
+        return _out_of_time(request, now_us)
+    if reached >= waiting.mandatory:
+        # Optional depth was not affordable: the queue's mandatory work needed the time.
+        return "deadline"
+    return _out_of_time(request, now_us)
+
+
+def answer(request: Request, stop: Stop, now_us: int) -> Ended:
+    """The answer of the deepest exit reached, saying what held and what did not."""
+    waiting, costs = request.waiting, request.waiting.served.costs
+    total_us = now_us - waiting.arrival_us
+    started_us = request.started_us if request.started_us is not None else now_us
+    reached = waiting.last_reached
+    gate = request.plan.gate
+    under_gate = gate is not None and (request.gated or reached >= request.plan.target)
+    reply = Answer(
+        version=VERSION,
+        id=request.id,
+        network=waiting.served.name,
+        network_version=waiting.served.version,
+        tensors=(TensorSpec("float32", (len(request.logits) // 4,)),),
+        label=request.label,
+        exit=reached,
+        confidence=request.confidence,
+        expected_accuracy=gate.accuracy if gate is not None and under_gate else costs.accuracy[reached],
+        certificate=request.plan.certificate,
+        queue_us=started_us - waiting.arrival_us,
+        compute_us=request.compute_us,
+        total_us=total_us,
+        batches=tuple(request.batches),
+        energy_mj=request.energy_mj,
+        energy_source=costs.energy_source,
+        broken=_broken(request, total_us, under_gate),
+        stop=stop,
+    )
+    return Ended(request.tenant, request.id, reply, request.logits)
+
+
+def failure(request: Request, code: str, message: str) -> Ended:
+    """A typed error for a request that was accepted and cannot be answered."""
+    return Ended(request.tenant, request.id, Failure(VERSION, request.id, code, message), b"")
+
+
+def _out_of_time(request: Request, now_us: int) -> Stop | Literal["drop"] | None:
+    """Whether the next segment would end after the deadline; then what was reached must do."""
+    waiting = request.waiting
+    if waiting.deadline_us == NEVER_US:
+        return None
+    if now_us + waiting.served.time_us(waiting.stage, waiting.stage, 1) <= waiting.deadline_us:
+        return None
+    return "drop" if request.asked.on_miss == "drop" and waiting.last_reached < request.plan.mandatory else "deadline"
+
+
+def _broken(request: Request, total_us: int, under_gate: bool) -> tuple[str, ...]:
+    asked, broken = request.asked, []
+    if asked.latency_ms is not None and total_us > asked.latency_ms * 1000:
+        broken.append("latency_ms")
+    if asked.accuracy is not None and not under_gate and request.waiting.last_reached < request.plan.mandatory:
+        broken.append("accuracy")
+    if asked.energy_mj is not None and (request.energy_mj is None or request.energy_mj > asked.energy_mj):
+        broken.append("energy_mj")
+    return tuple(broken)
+
+
+def _metrics(request: Request, now_us: int) -> dict[Metric, float | None]:
+    """What Dělen's conditions test, in its units: seconds, shares, mJ, GMAC."""
+    waiting, reached = request.waiting, request.waiting.last_reached
+    gmac = waiting.served.gmac
+    return {
+        "response_time": (now_us - waiting.arrival_us) / 1e6,
+        "confidence": request.confidence,
+        "accuracy": waiting.served.costs.accuracy[reached],
+        "energy": request.energy_mj,
+        "computation": None if gmac is None else gmac[reached],
+        "exit": float(reached),
+    }

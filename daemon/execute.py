@@ -1,0 +1,156 @@
+"""Carry out one run on an engine: segment by segment, heads where they can matter, rows leaving at exits.
+
+Role: the inner loop of the worker process. Holds features of requests that may go on later, by ticket; merges them into
+new batches when the front says so. At every exit it asks: whose head must run, who leaves, does somebody want me to
+yield, would the next segment end too late?
+
+Does not: choose exits or batches (the front did), or talk to sockets; the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..exits.bundle import Bundle
+from ..exits.runner import EngineFault, Loaded, Logits
+from ..policies.view import Row, Run
+from .arena import Arena, Need
+from .records import ExitDone, RowDone, StepDone
+
+
+@dataclass(eq=False)
+class Network:
+    """A loaded network and what is needed to run it."""
+
+    bundle: Bundle
+    loaded: Loaded[Any]
+    need: Need
+
+    @property
+    def temperatures(self) -> list[float]:
+        return [entry.temperature for entry in self.bundle.manifest.exits]
+
+
+@dataclass(eq=False)
+class Executor:
+    """All networks of one worker, and the features it keeps between runs.
+
+    `clock_us`: monotonic microseconds, the same clock as the front's.
+    """
+
+    arena: Arena
+    clock_us: Callable[[], int]
+    networks: dict[str, Network] = field(default_factory=dict)
+    _kept: dict[int, tuple[Any, int]] = field(default_factory=dict)
+
+    def drop(self, tickets: Sequence[int]) -> None:
+        """Free what is kept for these requests."""
+        for ticket in tickets:
+            self._kept.pop(ticket, None)
+
+    def run(self, run: Run) -> Iterator[ExitDone]:
+        """Yield what happened at each exit where a head ran; the last one says `finished`.
+
+        Raises:
+            EngineFault: from the engine; KeyError: a network or features that were never here.
+        """
+        network = self.networks[run.network]
+        rows, features = list(run.rows), self._features(run, network)
+        steps: list[StepDone] = []
+        index = run.first
+        while rows:
+            features = self._segment(network, index, features, len(rows), steps)
+            early = self._must_stop(run, index, rows)
+            looked = [i for i, row in enumerate(rows) if early or row.stop == index or index in row.exits]
+            if looked:
+                logits = self._head(network, index, features, looked, len(rows), steps)
+                done = _outcomes(logits, network.temperatures[index], [rows[i] for i in looked], index, early)
+                self.arena.logits(run.id, network.need, index)[: len(looked)] = logits
+                leaving = {i for i, outcome in zip(looked, done, strict=True) if outcome.left}
+                gated = {i for i, outcome in zip(looked, done, strict=True) if outcome.gated}
+                self._keep(rows, features, leaving - gated, index, early)
+                staying = [i for i in range(len(rows)) if i not in leaving]
+                yield ExitDone(run.id, index, tuple(done), tuple(steps), b"", not staying)
+                steps = []
+                if leaving and staying:
+                    features = network.loaded.take(features, staying)
+                rows = [rows[i] for i in staying]
+            index += 1
+
+    def _features(self, run: Run, network: Network) -> Any:
+        """The batch to start from: inputs in the arena, or what earlier runs kept, merged in row order."""
+        if run.first == 0:
+            manifest = network.bundle.manifest
+            inputs = self.arena.inputs(run.id, network.need, manifest.input.dtype, manifest.input.shape, len(run.rows))
+            return network.loaded.place(inputs)
+        parts: list[Any] = []
+        taken: list[tuple[Any, list[int]]] = []
+        for row in run.rows:
+            batch, position = self._kept.pop(row.ticket)
+            if taken and taken[-1][0] is batch:
+                taken[-1][1].append(position)
+            else:
+                taken.append((batch, [position]))
+        for batch, positions in taken:
+            parts.append(network.loaded.take(batch, positions))
+        return parts[0] if len(parts) == 1 else network.loaded.join(parts)
+
+    def _segment(self, network: Network, index: int, features: Any, count: int, steps: list[StepDone]) -> Any:
+        start_us = self.clock_us()
+        result = network.loaded.segment(index, features)
+        network.loaded.finish()
+        steps.append(StepDone(False, index, count, self.clock_us() - start_us))
+        return result
+
+    def _head(
+        self, network: Network, index: int, features: Any, looked: list[int], count: int, steps: list[StepDone]
+    ) -> Logits:
+        start_us = self.clock_us()
+        seen = features if len(looked) == count else network.loaded.take(features, looked)
+        logits = network.loaded.head(index, seen)
+        expected = (len(looked), network.need.class_count)
+        if logits.shape != expected or logits.dtype != np.float32:
+            raise EngineFault("output", f"head {index} gave {logits.dtype}{logits.shape}, expected float32{expected}")
+        steps.append(StepDone(True, index, len(looked), self.clock_us() - start_us))
+        return logits
+
+    def _must_stop(self, run: Run, index: int, rows: Sequence[Row]) -> bool:
+        """Whether everybody leaves here: asked to yield, or the next segment would end too late."""
+        if all(row.stop == index for row in rows):
+            return False
+        if self.arena.yield_asked(run.id):
+            return True
+        return bool(run.stop_by_us) and self.clock_us() + run.segments_us[index + 1] > run.stop_by_us
+
+    def _keep(self, rows: Sequence[Row], features: Any, leaving: set[int], index: int, early: bool) -> None:
+        """Hold features of rows that leave this run, not through their gate, and may go on in another."""
+        for position in leaving:
+            row = rows[position]
+            if row.keep or (early and index < row.stop):
+                self._kept[row.ticket] = (features, position)
+
+
+def _outcomes(logits: Logits, temperature: float, rows: Sequence[Row], index: int, early: bool) -> list[RowDone]:
+    """Label and calibrated confidence of each row, and whether it leaves."""
+    if not np.isfinite(logits).all():
+        raise EngineFault("output", f"head {index} gave NaN or infinite logits; is the input finite?")
+    labels = logits.argmax(axis=1)
+    confidences = _confidence(logits, temperature)
+    result = []
+    for row, label, confidence in zip(rows, labels.tolist(), confidences.tolist(), strict=True):
+        gated = row.gate is not None and index in row.exits and confidence > row.gate
+        result.append(RowDone(row.ticket, label, confidence, gated or early or row.stop == index, gated))
+    return result
+
+
+def _confidence(logits: Logits, temperature: float) -> npt.NDArray[np.float32]:
+    """Highest softmax probability after temperature scaling (Guo et al., ICML'17), shape (batch,)."""
+    scaled = logits / np.float32(temperature)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    confidence: npt.NDArray[np.float32] = 1 / np.exp(scaled).sum(axis=1)
+    return confidence

@@ -1,0 +1,107 @@
+"""Bring networks into the daemon: bundles checked, profiles found, and what policies and tenants are told of them.
+
+Role: start-up only. `host` reads and checks every bundle named in the configuration before any process is started;
+`Hosting.served` and `Hosting.info` make the core's and the tenants' view once costs are known.
+Does not: load engines (the worker does).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..clients.wire import NetworkInfo
+from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from ..policies.gates import GateTable
+from ..policies.view import Served
+from ..profiles.costs import Costs
+from ..profiles.schema import Device, Profile, read_profile
+from ..profiles.store import find_profile, write_profile
+from .arena import Need
+from .config import Config, ConfigError
+from .supervisor import Hosted
+
+# The way to the worker and back, until it is measured: seen 90-150 us on two x86 cores.
+HOP_US_FIRST = 150.0
+
+
+def host(config: Config, state: Path) -> dict[str, Hosted]:
+    """Load and check every bundle the configuration names.
+
+    Raises:
+        BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, or one does not fit limits.
+    """
+    directories = [state / "bundles", shipped_directory()]
+    result: dict[str, Hosted] = {}
+    for name in config.networks:
+        bundle = load_bundle(find_bundle(name, directories))
+        manifest = bundle.manifest
+        if manifest.name in result:
+            raise ConfigError(f"two networks are called {manifest.name!r}; load one of them")
+        input_bytes = int(np.prod(manifest.input.shape, dtype=np.int64)) * np.dtype(manifest.input.dtype).itemsize
+        if input_bytes > config.limits.payload_bytes_max:
+            raise ConfigError(
+                f"one input of {manifest.name} has {input_bytes} bytes; "
+                f"limits.payload_bytes_max is {config.limits.payload_bytes_max}"
+            )
+        need = Need(input_bytes, len(manifest.exits), len(manifest.classes), config.limits.batch_max)
+        result[manifest.name] = Hosted(bundle, need)
+    for file in config.replay_profiles:
+        network = read_profile(Path(file)).network
+        if network not in result:
+            raise ConfigError(f"{file} is a profile of {network!r}, which is not among the networks")
+        result[network].profile_file = file
+    missing = [name for name, hosted in result.items() if config.engine == "replay" and not hosted.profile_file]
+    if missing:
+        raise ConfigError(f"the replay engine needs a profile to replay for {', '.join(missing)}; see replay_profiles")
+    return result
+
+
+def find(hosted: Hosted, device: Device, state: Path, notes: list[str]) -> Profile | None:
+    """The profile to plan with: the replayed one, or the stored one that fits this device. Raises ProfileError."""
+    if hosted.profile_file:
+        return read_profile(Path(hosted.profile_file))
+    found = find_profile(state, hosted.bundle, device)
+    if found is None:
+        return None
+    if found.stale:
+        notes.append(f"profile {found.path} may not hold: {found.stale}; measure again with `delen profile`")
+    return found.profile
+
+
+def keep(profile: Profile, state: Path) -> str | None:
+    """Store a quick profile for the next start; a note where that is not possible (it is only a cache)."""
+    try:
+        write_profile(state, profile)
+    except OSError as error:
+        return f"cannot keep the profile of {profile.network} in {state}: {error.strerror}"
+    return None
+
+
+def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
+    """What policies see: costs at every batch size, and gates from the calibration file."""
+    costs = Costs.of(profile, batch_max)
+    calibration = bundle.calibration()
+    gates = None
+    if calibration is not None:
+        gates = GateTable(calibration.confidence, calibration.correct, costs.ladder)
+    return Served(bundle.manifest.name, bundle.manifest.version, costs, gates, batch_max, HOP_US_FIRST)
+
+
+def info(bundle: Bundle, profile: Profile, view: Served) -> NetworkInfo:
+    """What tenants are told of a network."""
+    manifest = bundle.manifest
+    kind = "quick" if profile.quick else "full"
+    return NetworkInfo(
+        name=manifest.name,
+        version=manifest.version,
+        classes=manifest.classes,
+        dtype=manifest.input.dtype,
+        shape=manifest.input.shape,
+        preprocessing=manifest.preprocessing,
+        exits=view.costs.exit_infos(),
+        batch_max=view.batch_max,
+        engine=profile.device.engine,
+        profile=f"{kind}, {profile.taken_wall}",
+    )

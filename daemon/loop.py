@@ -1,0 +1,262 @@
+"""delend's one loop: the only driver of the core with real sockets and a real clock.
+
+Role: one thread, one poller. Every turn reads the clock once, drains what has arrived, lets the core decide, acts.
+Flow of a turn: endpoints -> `Desk.handle`; worker -> `Server.advance`; due times -> `Server.expire`; then replies go
+out and the next run is posted.
+
+Does not: decide anything (the core does), or import an engine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import zmq
+
+from ..clients.wire import encode
+from ..policies.view import NEVER_US
+from ..profiles.store import state_directory
+from . import hosting
+from .config import Config
+from .desk import Desk, Outgoing, WorkerState
+from .pipe import PipeClosed, ToFront
+from .records import Effect, ExitDone, Forget, Restart, RunFailed, Yield
+from .server import Server
+from .sockets import Endpoints, RuntimeLock
+from .supervisor import Supervisor, WorkerFailed
+
+Note = Callable[[str], None]
+
+
+def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Args:
+        note: takes one line for the operator.
+        on_ready: called once, when every network is served and all endpoints are bound.
+    Raises:
+        AlreadyRunning, EndpointError: the runtime directory. BundleError, ProfileError, ConfigError, WorkerFailed:
+        what cannot be served, and why.
+    """
+    state = state_directory(os.environ, os.getuid(), flag=Path(config.state_dir) if config.state_dir else None)
+    lock = RuntimeLock(Path(config.runtime_dir))
+    try:
+        loop = Loop(config, state, note)
+        try:
+            loop.start()
+            if on_ready is not None:
+                on_ready()
+            loop.run()
+        finally:
+            loop.close()
+    finally:
+        lock.release()
+
+
+class Loop:
+    """The daemon's sockets, worker and core, and the turn that moves them."""
+
+    def __init__(self, config: Config, state: Path, note: Note) -> None:
+        self._config = config
+        self._state = state
+        self._note = note
+        self._hosted = hosting.host(config, state)
+        self._supervisor = Supervisor(config, self._hosted)
+        self._server = Server(config.limits)
+        self._desk = Desk(self._server, config.tenants, config.limits, os.urandom(8).hex())
+        self._endpoints: Endpoints | None = None
+        self._poller = zmq.Poller()
+        self._worker_fd: int | None = None
+        self._stopping = False
+        self._signals, self._wake = socket.socketpair()
+
+    # ---- life
+
+    def start(self) -> None:
+        """Start the worker, wait until it serves every network, then bind: nobody is asked before it can answer."""
+        self._catch_signals()
+        now_us = _clock_us()
+        self._supervisor.start(now_us)
+        self._watch_worker()
+        while self._supervisor.state != "ready" and not self._stopping:
+            self._poller.poll(100)
+            now_us = _clock_us()
+            if self._supervisor.tick(now_us):
+                raise WorkerFailed(f"not ready after limits.start_ms_max = {self._config.limits.start_ms_max} ms")
+            try:
+                while (message := self._supervisor.receive()) is not None:
+                    self._arrange(message, now_us)
+            except PipeClosed as error:
+                raise WorkerFailed("the worker process ended while starting; see its message above") from error
+        if self._stopping:
+            return
+        names = [tenant.name for tenant in self._config.tenants]
+        self._endpoints = Endpoints(Path(self._config.runtime_dir), names, self._config.limits)
+        for router in self._endpoints.sockets().values():
+            self._poller.register(router, zmq.POLLIN)
+
+    def run(self) -> None:
+        """Turn until told to stop."""
+        while not self._stopping:
+            self.turn()
+
+    def close(self) -> None:
+        self._supervisor.stop()
+        if self._endpoints is not None:
+            self._endpoints.close()
+        signal.set_wakeup_fd(-1)
+        self._signals.close()
+        self._wake.close()
+
+    def turn(self) -> None:
+        """Wait for something to happen, and act on it."""
+        assert self._endpoints is not None
+        ready = dict(self._poller.poll(self._timeout_ms()))
+        now_us = _clock_us()
+        if self._signals.fileno() in ready:
+            self._signals.recv(64)
+        for tenant, router in self._endpoints.sockets().items():
+            if router in ready:
+                self._receive(now_us, tenant)
+        if self._supervisor.fileno() in ready:
+            self._drain_worker(now_us)
+        self._act(now_us, self._server.expire(now_us))
+        if self._supervisor.tick(now_us):
+            self._lost(now_us, "it took too long to start")
+        self._watch_worker()
+        self._post(now_us)
+
+    # ---- parts of a turn
+
+    def _receive(self, now_us: int, tenant: str) -> None:
+        assert self._endpoints is not None
+        for route, frames in self._endpoints.receive(tenant, self._config.limits.receive_count_max):
+            outgoing, effects = self._desk.handle(now_us, tenant, route, frames)
+            self._send(outgoing)
+            self._act(now_us, effects)
+
+    def _drain_worker(self, now_us: int) -> None:
+        try:
+            while (message := self._supervisor.receive()) is not None:
+                if isinstance(message, ExitDone | RunFailed):
+                    self._advance(now_us, message)
+                else:
+                    self._arrange(message, now_us)
+        except PipeClosed:
+            self._lost(now_us, "it ended")
+        except WorkerFailed as error:
+            self._lost(now_us, str(error))
+
+    def _advance(self, now_us: int, done: ExitDone | RunFailed) -> None:
+        network = self._server.running(done.run)
+        if network is None:
+            return
+        if isinstance(done, ExitDone):
+            done = self._supervisor.with_logits(done, network)
+        self._act(now_us, self._server.advance(now_us, done))
+
+    def _act(self, now_us: int, effects: Sequence[Effect]) -> None:
+        if not effects:
+            return
+        self._send(self._desk.settle(now_us, effects))
+        for effect in effects:
+            if isinstance(effect, Yield):
+                self._supervisor.ask_yield(effect.run)
+            elif isinstance(effect, Restart):
+                self._lost(now_us, effect.reason)
+            elif isinstance(effect, Forget):
+                try:
+                    self._supervisor.drop(effect.tickets)
+                except PipeClosed:
+                    self._lost(now_us, "it ended")
+
+    def _send(self, outgoing: Sequence[Outgoing]) -> None:
+        assert self._endpoints is not None
+        for message in outgoing:
+            tensors = () if message.tensor is None else (message.tensor,)
+            if not self._endpoints.send(message.tenant, message.route, encode(message.reply, tensors)):
+                self._server.account(message.tenant).undeliverable += 1
+
+    def _post(self, now_us: int) -> None:
+        run = self._server.next(now_us)
+        if run is None:
+            return
+        try:
+            self._supervisor.post(run, self._server.payloads(run))
+        except PipeClosed:
+            self._lost(now_us, "it ended")
+
+    def _lost(self, now_us: int, reason: str) -> None:
+        """The worker is gone: start another, and let the core sort out what it was running."""
+        if self._supervisor.state == "waiting":
+            return
+        self._note(f"the worker is lost ({reason}); starting another")
+        self._unwatch_worker()
+        ready_us = self._supervisor.lost(now_us)
+        self._desk.worker = WorkerState(self._supervisor.state, self._supervisor.restarts)
+        self._act(now_us, self._server.worker_lost(now_us, ready_us))
+
+    def _arrange(self, message: ToFront, now_us: int) -> None:
+        notes: list[str] = []
+        find = partial(hosting.find, state=self._state, notes=notes)
+        all_ready = self._supervisor.arrange(message, find, now_us)
+        for name in self._supervisor.profiles.keys() - self._server.networks.keys() if all_ready else ():
+            profile = self._supervisor.profiles[name]
+            bundle = self._hosted[name].bundle
+            view = hosting.served(bundle, profile, self._config.limits.batch_max)
+            self._server.networks[name] = view
+            self._desk.networks[name] = hosting.info(bundle, profile, view)
+            if profile.quick:
+                failed = hosting.keep(profile, self._state)
+                notes += [failed] if failed else []
+        if all_ready:
+            self._server.worker_ready(now_us)
+            self._desk.worker = WorkerState("ready", self._supervisor.restarts)
+        for text in notes:
+            self._note(text)
+
+    # ---- waiting
+
+    def _timeout_ms(self) -> int:
+        """How long nothing is due, in whole milliseconds, rounded up; at most a second."""
+        due_us = self._server.wake_at()
+        worker_us = self._supervisor.wake_at()
+        if worker_us is not None:
+            due_us = min(due_us, worker_us)
+        if due_us >= NEVER_US:
+            return 1000
+        return max(0, min(1000, -(-(due_us - _clock_us()) // 1000)))
+
+    def _watch_worker(self) -> None:
+        fd = self._supervisor.fileno()
+        if fd != self._worker_fd:
+            self._unwatch_worker()
+            if fd is not None:
+                self._poller.register(fd, zmq.POLLIN)
+            self._worker_fd = fd
+
+    def _unwatch_worker(self) -> None:
+        if self._worker_fd is not None:
+            self._poller.unregister(self._worker_fd)
+            self._worker_fd = None
+
+    def _catch_signals(self) -> None:
+        self._wake.setblocking(False)
+        self._signals.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._poller.register(self._signals.fileno(), zmq.POLLIN)
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+
+def _clock_us() -> int:
+    return time.monotonic_ns() // 1000

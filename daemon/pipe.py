@@ -1,0 +1,170 @@
+"""What front and worker say to each other, and the socket they say it over.
+
+Role: msgspec structs, one per packet, over an AF_UNIX SOCK_SEQPACKET pair; the arena's descriptor travels beside its
+message. Packets keep their borders, so there is no framing to get wrong, and no pickle anywhere.
+Does not: carry tensors (the arena does), or decide anything.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from typing import TypeAlias
+
+import msgspec
+
+from ..policies.view import Run
+from ..profiles.schema import Device
+from .arena import Need
+from .records import ExitDone, RunFailed
+
+# A packet holds one message; a profile is the largest at about 20 KB.
+PACKET_BYTES_MAX = 160 * 1024
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+# ---- front to worker
+
+
+class Attach(_Message, frozen=True, tag="attach"):
+    """Map the arena whose descriptor comes with this packet."""
+
+    size: int
+
+
+class Load(_Message, frozen=True, tag="load"):
+    """Load a bundle that must have this digest; `profile`: a file to replay, for the replay engine."""
+
+    name: str
+    directory: str
+    digest: str
+    batch_max: int
+    need: Need
+    profile: str
+
+
+class Measure(_Message, frozen=True, tag="measure"):
+    """Take a quick profile of a loaded network."""
+
+    name: str
+    watts: float | None
+
+
+class Post(_Message, frozen=True, tag="post"):
+    """Run this; its inputs lie in the arena."""
+
+    run: Run
+
+
+class Drop(_Message, frozen=True, tag="drop"):
+    """Features of these requests are not needed any more."""
+
+    tickets: tuple[int, ...]
+
+
+# ---- worker to front
+
+
+class Up(_Message, frozen=True, tag="up"):
+    """The worker runs: which engine on which device."""
+
+    device: Device
+
+
+class Loaded(_Message, frozen=True, tag="loaded"):
+    """A network is loaded and warmed up."""
+
+    name: str
+
+
+class Measured(_Message, frozen=True, tag="measured"):
+    """A quick profile, as JSON."""
+
+    name: str
+    profile: bytes
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """A network cannot be loaded or measured, and why."""
+
+    name: str
+    kind: str
+    message: str
+
+
+ToWorker: TypeAlias = Attach | Load | Measure | Post | Drop
+ToFront: TypeAlias = Up | Loaded | Measured | Failed | ExitDone | RunFailed
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+_decode_to_front = msgspec.msgpack.Decoder(ToFront).decode
+
+
+class PipeClosed(Exception):
+    """The other side is gone."""
+
+
+class Pipe:
+    """One end of the socket pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self.pid_peer: int | None = None
+
+    @staticmethod
+    def pair() -> tuple[Pipe, socket.socket]:
+        """A pipe for this process, and the bare socket that a worker inherits."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (here, there):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * PACKET_BYTES_MAX)
+        return Pipe(here), there
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def send(self, message: ToWorker | ToFront, fd: int | None = None) -> None:
+        """Send one message, with a descriptor or without. Raises PipeClosed."""
+        packet = _encode(message)
+        try:
+            if fd is None:
+                self._end.send(packet)
+            else:
+                self._end.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise PipeClosed from error
+
+    def receive_at_worker(self) -> tuple[ToWorker, int | None]:
+        """Wait for the front's next message; returns it and the descriptor beside it. Raises PipeClosed."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._end, PACKET_BYTES_MAX, 1)
+        except ConnectionResetError as error:
+            raise PipeClosed from error
+        if not packet:
+            raise PipeClosed
+        return _decode_to_worker(packet), fds[0] if fds else None
+
+    def receive_at_front(self) -> ToFront | None:
+        """The worker's next message, or None when there is none yet.
+
+        Raises:
+            PipeClosed: the worker is gone, or sent what is no message (it is not trusted to be sane).
+        """
+        try:
+            packet = self._end.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError as error:
+            raise PipeClosed from error
+        if not packet:
+            raise PipeClosed
+        try:
+            message: ToFront = _decode_to_front(packet)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise PipeClosed from error
+        return message
+
+    def close(self) -> None:
+        self._end.close()

@@ -1,0 +1,127 @@
+"""What passes between the core and its driver: events in, effects out, and the state of one request.
+
+Role: the vocabulary of `server.py`. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..clients.wire import Answer, Failure, Infer
+from ..policies.exits import Asked, ExitPlan
+from ..policies.view import Row, Run, Waiting
+
+Payload = bytes | memoryview
+
+
+class RowDone(msgspec.Struct, frozen=True, array_like=True):
+    """One row's answer at an exit. `left`: it has left the run here; `gated`: because its gate let it go."""
+
+    ticket: int
+    label: int
+    confidence: float
+    left: bool
+    gated: bool
+
+
+class StepDone(msgspec.Struct, frozen=True, array_like=True):
+    """One segment or head that ran: on how many rows, how long."""
+
+    head: bool
+    index: int
+    batch: int
+    took_us: int
+
+
+class ExitDone(msgspec.Struct, frozen=True, array_like=True, tag="exit_done"):
+    """A run reached an exit where something happened. `steps`: what ran since the last such message.
+
+    `logits`: raw little-endian float32, one row of classes for each of `rows`. `finished`: the run is over.
+    """
+
+    run: int
+    exit: int
+    rows: tuple[RowDone, ...]
+    steps: tuple[StepDone, ...]
+    logits: bytes
+    finished: bool
+
+
+class RunFailed(msgspec.Struct, frozen=True, array_like=True, tag="run_failed"):
+    """The engine could not do this run; the worker lives. `kind` is the EngineFault's."""
+
+    run: int
+    kind: str
+    message: str
+
+
+@dataclass(eq=False)
+class Request:
+    """An accepted request that has not ended: what was asked, where it stands, what it has been charged."""
+
+    tenant: str
+    id: bytes
+    infer: Infer
+    payload: Payload
+    asked: Asked
+    plan: ExitPlan
+    waiting: Waiting
+    energy_mj: float | None = 0.0
+    compute_us: int = 0
+    batches: list[int] = field(default_factory=list)
+    started_us: int | None = None
+    label: int = -1
+    confidence: float = 0.0
+    logits: bytes = b""
+    gated: bool = False
+    retries: int = 0
+    late: bool = False
+
+
+@dataclass(eq=False)
+class Flight:
+    """A run the device has: who is in it, when it was posted, and what it has cost each row so far."""
+
+    run: Run
+    rows: dict[int, Row]
+    posted_us: int
+    ends_us: int
+    bounded: bool
+    trunk_mj: float | None = 0.0
+    trunk_us: int = 0
+    observed_us: int = 0
+    profiled_us: float = 0.0
+    batches: list[int] = field(default_factory=list)
+    yielding: bool = False
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Effect: this request has ended so; hand it to whoever waits for it."""
+
+    tenant: str
+    id: bytes
+    reply: Answer | Failure
+    tensor: bytes
+
+
+class Yield(msgspec.Struct, frozen=True):
+    """Effect: ask the running run to stop at its next exit."""
+
+    run: int
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Effect: the worker may drop the features of these requests."""
+
+    tickets: tuple[int, ...]
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Effect: the worker does not answer; kill it and start another."""
+
+    reason: str
+
+
+Effect = Ended | Yield | Forget | Restart

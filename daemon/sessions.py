@@ -1,0 +1,81 @@
+"""Sessions: who said hello on which connection, and the default bounds they set.
+
+Role: a session is (tenant, client id); it survives reconnecting for `session_kept_ms`. Pure; the desk is its only user.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from msgspec import UNSET
+
+from ..clients.bounds import Bounds, ConditionSet, merge
+from .config import Limits
+
+
+@dataclass(eq=False)
+class Session:
+    """Default bounds of one client, and conditions per network; both are overridden by what a request says."""
+
+    client: str
+    seen_us: int
+    bounds: Bounds = field(default_factory=Bounds)
+    conditions: dict[str, tuple[ConditionSet | None, ...]] = field(default_factory=dict)
+
+    def bounds_for(self, network: str, override: Bounds) -> Bounds:
+        """The session's defaults with what this request says on top."""
+        default = self.bounds
+        if network in self.conditions:
+            default = merge(default, Bounds(conditions=self.conditions[network]))
+        return default if override == _NOTHING_SAID else merge(default, override)
+
+
+_NOTHING_SAID = Bounds()
+
+
+class Sessions:
+    """All sessions of one tenant, and which connection speaks for which."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._by_client: OrderedDict[str, Session] = OrderedDict()
+        self._by_route: dict[bytes, Session] = {}
+
+    def find(self, route: bytes, now_us: int) -> Session | None:
+        """The session that said hello on this connection, if any."""
+        session = self._by_route.get(route)
+        if session is not None:
+            session.seen_us = now_us
+        return session
+
+    def open(self, client: str, route: bytes, bounds: Bounds, now_us: int) -> Session | None:
+        """Start or resume a session; None when `sessions_max` are in use and none is old enough to go."""
+        session = self._by_client.get(client)
+        expired_us = now_us - self._limits.session_kept_ms * 1000
+        if session is None or session.seen_us < expired_us:
+            if session is None and not self._make_room(expired_us):
+                return None
+            session = Session(client, now_us)
+        self._by_client[client] = session
+        session.seen_us = now_us
+        session.bounds = merge(session.bounds, bounds)
+        self._by_route[route] = session
+        return session
+
+    def _make_room(self, expired_us: int) -> bool:
+        if len(self._by_client) >= self._limits.sessions_max:
+            for client in [c for c, s in self._by_client.items() if s.seen_us < expired_us]:
+                del self._by_client[client]
+        live = set(map(id, self._by_client.values()))
+        # A client that reconnects gets a new route each time; only the newest few of a session are kept.
+        if len(self._by_route) >= 4 * self._limits.sessions_max:
+            self._by_route = {
+                r: s for r, s in list(self._by_route.items())[self._limits.sessions_max :] if id(s) in live
+            }
+        return len(self._by_client) < self._limits.sessions_max
+
+
+def shown(bounds: Bounds) -> Bounds:
+    """Bounds as they stand, for an acknowledgement: what was never said stays unsaid."""
+    return Bounds(**{n: v for n in Bounds.__struct_fields__ if (v := getattr(bounds, n)) not in (UNSET, None)})

@@ -1,0 +1,158 @@
+"""The worker process: owns the engine and the device, does what the front says, and may die at any time.
+
+Role: `python -m delen.daemon.worker FD ENGINE DEVICE THREADS`, started by the front with one end of a socket pair.
+Loads and warms up networks, takes quick profiles, carries out runs. Nothing that matters lives only here.
+Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed.
+
+Does not: know tenants, bounds or requests; open sockets or files of its own beside the bundles it is told to load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..exits.bundle import Bundle, BundleError, load_bundle
+from ..exits.runner import EngineFault, Loaded, Runner
+from ..profiles.board import describe_device
+from ..profiles.measure import QUICK, measure
+from ..profiles.meters import Meter, best_meter
+from ..profiles.schema import ProfileError
+from .arena import Arena
+from .engines import make_replay, make_runner
+from .execute import Executor, Network
+from .pipe import Attach, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, Up
+from .pipe import Loaded as LoadedReply
+from .records import RunFailed
+
+# After a fault of the device nothing it says can be trusted: end, and let the front start a fresh process.
+EXIT_DEVICE = 70
+
+
+class Worker:
+    """One worker's state: the engine, what it has loaded, and the pipe to the front."""
+
+    def __init__(self, pipe: Pipe, engine: str, device: str, threads: int) -> None:
+        self._pipe = pipe
+        self._runner: Runner | None = None if engine == "replay" else make_runner(engine, device, threads)
+        self._executor: Executor | None = None
+        self._replays: dict[str, Runner] = {}
+
+    def serve(self) -> None:
+        """Handle messages until the front goes away. Raises PipeClosed then."""
+        while True:
+            message, fd = self._pipe.receive_at_worker()
+            if isinstance(message, Post):
+                self._run(message)
+            elif isinstance(message, Drop):
+                self._attached().drop(message.tickets)
+            elif isinstance(message, Attach):
+                self._attach(message, fd)
+            elif isinstance(message, Load):
+                self._load(message)
+            else:
+                self._measure(message)
+
+    def _attached(self) -> Executor:
+        assert self._executor is not None, "the front attaches the arena before anything else"
+        return self._executor
+
+    def _attach(self, message: Attach, fd: int | None) -> None:
+        assert fd is not None
+        self._executor = Executor(Arena(fd, message.size), _clock_us)
+        os.close(fd)
+        if self._runner is not None:
+            self._pipe.send(Up(describe_device(self._runner)))
+
+    def _load(self, message: Load) -> None:
+        executor = self._attached()
+        try:
+            bundle = load_bundle(Path(message.directory))
+            if bundle.digest != message.digest:
+                raise BundleError(f"{message.directory} changed since the daemon checked it; restart the daemon")
+            runner = self._runner_for(message, bundle)
+            loaded = runner.load(bundle, message.batch_max)
+            _warm_up(loaded, bundle, message.batch_max)
+        except (BundleError, ProfileError) as error:
+            self._pipe.send(Failed(message.name, "unsupported", str(error)))
+            return
+        except EngineFault as fault:
+            self._pipe.send(Failed(message.name, fault.kind, str(fault)))
+            return
+        executor.networks[message.name] = Network(bundle, loaded, message.need)
+        self._pipe.send(LoadedReply(message.name))
+
+    def _runner_for(self, message: Load, bundle: Bundle) -> Runner:
+        if self._runner is not None:
+            return self._runner
+        runner = self._replays[message.name] = make_replay(Path(message.profile), bundle, time.sleep)
+        self._pipe.send(Up(describe_device(runner)))
+        return runner
+
+    def _measure(self, message: Measure) -> None:
+        network = self._attached().networks[message.name]
+        runner = self._runner or self._replays[message.name]
+        try:
+            profile = measure(runner, network.bundle, meter=_meter(message.watts), budget=QUICK)
+        except EngineFault as fault:
+            self._pipe.send(Failed(message.name, fault.kind, str(fault)))
+            return
+        self._pipe.send(Measured(message.name, msgspec.json.encode(profile)))
+
+    def _run(self, message: Post) -> None:
+        try:
+            for done in self._attached().run(message.run):
+                self._pipe.send(done)
+        except EngineFault as fault:
+            if fault.kind == "device":
+                raise
+            self._pipe.send(RunFailed(message.run.id, fault.kind, str(fault)))
+
+
+def _meter(watts: float | None) -> Meter:
+    """A real meter where the board has one, else the processor's model with the operator's watts or the default."""
+    return best_meter() if watts is None else best_meter(watts=watts)
+
+
+def _warm_up(loaded: Loaded[object], bundle: Bundle, batch_max: int) -> None:
+    """Every segment and head once, alone and at full batch: no first request pays for lazy set-up."""
+    manifest = bundle.manifest
+    for batch in (1, batch_max):
+        features = loaded.place(np.zeros((batch, *manifest.input.shape), manifest.input.dtype))
+        for index in range(len(manifest.segments)):
+            features = loaded.segment(index, features)
+            loaded.head(index, features)
+    loaded.finish()
+
+
+def _clock_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the front goes away. Exit codes: 0 the front closed, 70 the engine or device failed."""
+    fd, engine, device, threads = arguments
+    # The terminal's interrupt is the front's to handle; it ends its worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe = Pipe(socket.socket(fileno=int(fd)))
+    try:
+        Worker(pipe, engine, device, int(threads)).serve()
+    except PipeClosed:
+        return 0
+    except EngineFault as fault:
+        with contextlib.suppress(PipeClosed):
+            pipe.send(Failed("", fault.kind, str(fault)))
+        return EXIT_DEVICE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,189 @@
+"""Write a bundle directory so that it either is whole and right or is not there.
+
+Flow: files and manifest into a hidden temporary directory beside the target -> load it as a user would -> the
+caller's own check on it -> rename. Does not: make graphs (`export.py`), or touch a directory that is no bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ..clients.wire import Preprocessing
+from .bundle import MANIFEST, Bundle, BundleError, load_bundle
+from .manifest import FORMAT, ExitEntry, Graph, HashedFile, Manifest, TensorShape
+
+CALIBRATION = "calibration.npz"
+
+
+class Description(NamedTuple):
+    """What a bundle says about its network besides the files."""
+
+    name: str
+    version: str
+    licence: str
+    classes: tuple[str, ...]
+    input: TensorShape
+    preprocessing: Preprocessing
+    exits: tuple[ExitEntry, ...]
+    provenance: Mapping[str, str]
+
+
+class Part(NamedTuple):
+    """One graph: a self-contained ONNX file's bytes, and its output's dtype and shape without batch."""
+
+    data: bytes
+    output: TensorShape
+
+
+def write_bundle(
+    out: Path,
+    description: Description,
+    *,
+    segments: list[Part],
+    heads: list[Part],
+    calibration: bytes | None = None,
+    replace: bool = False,
+    check: Callable[[Bundle], None] | None = None,
+) -> Bundle:
+    """Write a bundle to `out`, which appears only after everything has passed.
+
+    Args:
+        check: called with the finished bundle while it is still hidden; what it raises ends the writing.
+    Raises:
+        FileExistsError: `out` is there and `replace` is not set, or it is no bundle.
+        BundleError: what was to be written is not a bundle that would load.
+    """
+    refuse_overwrite(out, replace=replace)
+    manifest, files = _assemble(description, segments, heads, calibration)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name, data in {**files, MANIFEST: toml(manifest).encode()}.items():
+            _write_durably(hidden / name, data)
+        # mkdtemp makes it private; a bundle may be read by whoever may read what is around it.
+        hidden.chmod(0o755)
+        bundle = load_bundle(hidden)
+        if bundle.manifest != manifest:
+            raise BundleError(f"{hidden / MANIFEST} reads back differently from what was written")
+        if check is not None:
+            check(bundle)
+        _rename_into_place(hidden, out)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return load_bundle(out)
+
+
+def refuse_overwrite(out: Path, *, replace: bool) -> None:
+    """Raises FileExistsError where writing a bundle to `out` would destroy something."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if not replace:
+        raise FileExistsError(f"{out} exists; choose another place, or say that it may be replaced")
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise FileExistsError(f"{out} is not a bundle and will not be replaced; choose another place")
+
+
+def toml(manifest: Manifest) -> str:
+    """The manifest as TOML. Every value of ours is a string, number or list of these, so JSON's spelling serves."""
+    lines = [
+        f"format = {FORMAT}",
+        f"name = {_spell(manifest.name)}",
+        f"version = {_spell(manifest.version)}",
+        f"licence = {_spell(manifest.licence)}",
+        f"classes = {_spell(manifest.classes)}",
+        "",
+        "[input]",
+        f"dtype = {_spell(manifest.input.dtype)}",
+        f"shape = {_spell(manifest.input.shape)}",
+        "",
+        "# value to the network: (value * scale - mean) / std",
+        "[preprocessing]",
+        f"colour = {_spell(manifest.preprocessing.colour)}",
+        f"scale = {_spell(manifest.preprocessing.scale)}",
+        f"mean = {_spell(manifest.preprocessing.mean)}",
+        f"std = {_spell(manifest.preprocessing.std)}",
+    ]
+    for kind, graphs in (("segments", manifest.segments), ("heads", manifest.heads)):
+        for graph in graphs:
+            output = f"{{ dtype = {_spell(graph.output.dtype)}, shape = {_spell(graph.output.shape)} }}"
+            lines += ["", f"[[{kind}]]", *_file_lines(graph), f"output = {output}"]
+    for entry in manifest.exits:
+        lines += ["", "[[exits]]", f"accuracy = {_spell(entry.accuracy)}", f"temperature = {_spell(entry.temperature)}"]
+    if manifest.calibration is not None:
+        lines += ["", "[calibration]", *_file_lines(manifest.calibration)]
+    lines += ["", "[provenance]"]
+    lines += [f"{_spell(key)} = {_spell(value)}" for key, value in manifest.provenance.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _assemble(
+    description: Description, segments: list[Part], heads: list[Part], calibration: bytes | None
+) -> tuple[Manifest, dict[str, bytes]]:
+    files: dict[str, bytes] = {}
+    graphs: dict[str, list[Graph]] = {"segment": [], "head": []}
+    for kind, parts in (("segment", segments), ("head", heads)):
+        for index, part in enumerate(parts):
+            name = f"{kind}{index}.onnx"
+            files[name] = part.data
+            graphs[kind].append(Graph(file=name, sha256=_digest(part.data), output=part.output))
+    if calibration is not None:
+        files[CALIBRATION] = calibration
+    manifest = Manifest(
+        format=FORMAT,
+        name=description.name,
+        version=description.version,
+        licence=description.licence,
+        classes=description.classes,
+        input=description.input,
+        preprocessing=description.preprocessing,
+        segments=tuple(graphs["segment"]),
+        heads=tuple(graphs["head"]),
+        exits=description.exits,
+        calibration=None if calibration is None else HashedFile(file=CALIBRATION, sha256=_digest(calibration)),
+        provenance=dict(description.provenance),
+    )
+    return manifest, files
+
+
+def _file_lines(entry: Graph | HashedFile) -> list[str]:
+    return [f"file = {_spell(entry.file)}", f"sha256 = {_spell(entry.sha256)}"]
+
+
+def _spell(value: str | float | tuple[str, ...] | tuple[float, ...]) -> str:
+    # 0x7f is the one character that JSON leaves bare and TOML forbids.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _rename_into_place(hidden: Path, out: Path) -> None:
+    """A directory cannot be renamed over a full one, so an old bundle steps aside first, and back if that fails."""
+    if not out.exists():
+        hidden.rename(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.rename(aside / "old")
+        try:
+            hidden.rename(out)
+        except OSError:
+            (aside / "old").rename(out)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

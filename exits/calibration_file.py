@@ -1,0 +1,124 @@
+"""`calibration.npz`: how sure and how right each exit was on held-out samples, as a file that cannot run code.
+
+Role: the one reader and the one writer of that format. Flow: `calibrate.py` -> `write_calibration` -> bytes in the
+bundle -> `read_calibration` -> policies, which certify thresholds at run time.
+
+Format: a zip of `.npy` members. `doubt` is 1 - confidence as float16: near confidence 1, where gates are set, that
+keeps three significant digits of the distance to 1, and the file half as big as with float32.
+Does not: compute confidences (`calibrate.py`), or choose thresholds.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLES_MAX = 1_000_000
+MEMBERS = {"doubt": np.dtype("<f2"), "correct": np.dtype(bool), "agrees": np.dtype(bool), "fit": np.dtype(bool)}
+NPY_HEADER_BYTES_MAX = 1024
+# A fixed date makes the same samples give the same bytes, and so the same hash.
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class CalibrationFault(ValueError):
+    """The bytes are not a usable calibration; the text says what was found and what was expected."""
+
+
+class Calibration(NamedTuple):
+    """Held-out samples, one row each; columns are exits.
+
+    `confidence`: shape (n, exits), float32, after temperature. `correct`: shape (n, exits), bool.
+    `agrees`: shape (n, exits), bool: same label as the last exit. `fit`: shape (n,), bool: temperatures were chosen on
+    these rows, so a certificate must use the others.
+    """
+
+    confidence: npt.NDArray[np.float32]
+    correct: npt.NDArray[np.bool_]
+    agrees: npt.NDArray[np.bool_]
+    fit: npt.NDArray[np.bool_]
+
+
+def write_calibration(doubt: npt.NDArray[np.float64], calibration: Calibration) -> bytes:
+    """The file's bytes, the same for the same samples.
+
+    Args:
+        doubt: shape (n, exits), float64: 1 - confidence computed without cancellation; stands for
+            `calibration.confidence`, which is left out.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {
+        "doubt": doubt.astype("<f2"),
+        "correct": calibration.correct,
+        "agrees": calibration.agrees,
+        "fit": calibration.fit,
+    }
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, column in columns.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(column), version=(1, 0), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", ZIP_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, member.getvalue())
+    return packed.getvalue()
+
+
+def read_calibration(data: bytes, exit_count: int) -> Calibration:
+    """Read and check a calibration; nothing in it is executed and nothing is unpacked beyond its declared size.
+
+    Raises:
+        CalibrationFault: not such a zip, object arrays, wrong types or shapes, values out of range, too large.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = sorted(archive.namelist())
+            if names != sorted(f"{name}.npy" for name in MEMBERS):
+                raise CalibrationFault(f"it holds {names!s:.200}; expected {', '.join(MEMBERS)} as .npy, no more")
+            columns = {name: _read_member(archive, name, exit_count) for name in MEMBERS}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise CalibrationFault(f"it is not a readable zip: {error}") from error
+    doubt = columns["doubt"].astype(np.float32)
+    correct, agrees, fit = columns["correct"], columns["agrees"], columns["fit"]
+    if not len(doubt) == len(correct) == len(agrees) == len(fit):
+        raise CalibrationFault("its columns differ in length")
+    # A comparison with NaN is false, so this refuses NaN too.
+    if not bool(np.all((doubt >= 0) & (doubt <= 1))):
+        raise CalibrationFault("doubt has values outside 0..1")
+    if not bool(agrees[:, -1].all()):
+        raise CalibrationFault("agrees says that the last exit disagrees with itself")
+    return Calibration(1 - doubt, correct, agrees, fit)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, exit_count: int) -> npt.NDArray[Any]:
+    dtype = MEMBERS[name]
+    row_bytes = dtype.itemsize * (1 if name == "fit" else exit_count)
+    size = archive.getinfo(f"{name}.npy").file_size
+    if size > SAMPLES_MAX * row_bytes + NPY_HEADER_BYTES_MAX:
+        raise CalibrationFault(f"{name} unpacks to {size} bytes; at most {SAMPLES_MAX} samples are allowed")
+    with archive.open(f"{name}.npy") as stream:
+        raw = stream.read(size + 1)
+    if len(raw) != size:
+        raise CalibrationFault(f"{name} unpacks to another size than the zip says")
+    member = io.BytesIO(raw)
+    try:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):
+            raise CalibrationFault(f"{name} is .npy version {version}; expected (1, 0)")
+        shape, fortran, found = np.lib.format.read_array_header_1_0(member, max_header_size=NPY_HEADER_BYTES_MAX)
+    except (ValueError, SyntaxError) as error:
+        raise CalibrationFault(f"{name} is not a readable .npy: {error}") from error
+    if found != dtype or fortran:
+        raise CalibrationFault(f"{name} is {found}; expected {dtype}, row by row (objects are never read)")
+    rank_right = len(shape) == 1 if name == "fit" else len(shape) == 2 and shape[1] == exit_count
+    if not rank_right or not 0 < shape[0] <= SAMPLES_MAX:
+        raise CalibrationFault(f"{name} has shape {shape}; expected samples x {exit_count} exits (fit: samples)")
+    body = raw[member.tell() :]
+    if len(body) != shape[0] * row_bytes:
+        raise CalibrationFault(f"{name} has {len(body)} bytes for shape {shape}")
+    if dtype == np.dtype(bool) and bytes(body).strip(b"\x00\x01"):
+        raise CalibrationFault(f"{name} has bytes other than 0 and 1")
+    return np.frombuffer(body, dtype).reshape(shape)

@@ -1,0 +1,220 @@
+"""PyTorch network -> bundle: one ONNX file per segment and head, compared with PyTorch before it appears.
+
+Flow: fold batch norms -> export each part alone with an open batch -> strip what inference does not need -> write,
+load with ONNX Runtime and compare every exit on real inputs -> rename into place. Also makes the identity bundles,
+whose inference costs next to nothing, so that what remains is delen's own overhead.
+
+Does not: train, calibrate (`calibrate.py`), or write files itself (`bundle_writer.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..clients.wire import Preprocessing
+from .bundle import INPUT, OUTPUT, Bundle
+from .bundle_writer import Description, Part, refuse_overwrite, write_bundle
+from .manifest import ExitEntry, TensorShape
+from .onnx_runner import OnnxRunner
+from .recipes import MultiExit
+
+# Read by every ONNX Runtime since 1.14 (IR 8) and TensorRT since 8.6: boards are not on the newest.
+OPSET, IR_VERSION = 18, 8
+PARITY_MAX = 1e-4
+EXAMPLES_MAX = 256
+IDENTITY_SHAPES = {"identity-3k": (784,), "identity-600k": (3, 224, 224)}
+IDENTITY_CLASSES = tuple("0123456789")
+
+
+class ExportError(RuntimeError):
+    """The exported graphs do not give what PyTorch gives; the text says where."""
+
+
+def export_network(
+    network: MultiExit,
+    description: Description,
+    examples: Tensor,
+    out: Path,
+    *,
+    calibration: bytes | None = None,
+    replace: bool = False,
+) -> Bundle:
+    """Export a trained network to `out`.
+
+    Args:
+        examples: real inputs, shape (n, *input shape), float32, n >= 2; up to 256 of them are compared.
+        calibration: contents of `calibration.npz`.
+    Raises:
+        ExportError: an exit differs from PyTorch by more than 1e-4 of its largest logit, or in a label.
+        FileExistsError: see `write_bundle`.
+    """
+    refuse_overwrite(out, replace=replace)
+    examples = examples[:EXAMPLES_MAX]
+    plain = copy.deepcopy(network).cpu().float().eval()
+    with torch.inference_mode():
+        wanted = plain(examples).numpy()
+    fold_norms(plain)
+    segments, heads = [], []
+    # The exporter takes a batch of 1 for a constant, so it is shown 2.
+    features = examples[:2]
+    for segment, head in zip(plain.segments, plain.heads, strict=True):
+        part, features = _export_part(segment, features)
+        segments.append(part)
+        heads.append(_export_part(head, features)[0])
+    return write_bundle(
+        out,
+        description,
+        segments=segments,
+        heads=heads,
+        calibration=calibration,
+        replace=replace,
+        check=lambda bundle: check_parity(bundle, examples.numpy(), wanted),
+    )
+
+
+def check_parity(bundle: Bundle, examples: Any, wanted: Any) -> None:
+    """Compare a bundle with what PyTorch gave: `examples` (n, *input shape), `wanted` (exits, n, classes), float32.
+
+    Raises:
+        ExportError: naming the exit and the difference.
+    """
+    loaded = OnnxRunner().load(bundle, len(examples))
+    features = loaded.place(examples)
+    for index, logits in enumerate(wanted):
+        features = loaded.segment(index, features)
+        given = loaded.head(index, features)
+        scale = max(1.0, float(np.abs(logits).max()))
+        difference = float(np.abs(given - logits).max()) / scale
+        labels_differ = int((given.argmax(1) != logits.argmax(1)).sum())
+        if difference > PARITY_MAX or labels_differ:
+            raise ExportError(
+                f"exit {index} of {bundle.manifest.name} differs from PyTorch by {difference:.2g} of its largest logit "
+                f"and in {labels_differ} of {len(examples)} labels; expected at most {PARITY_MAX:g} and none: "
+                "an operator was exported wrongly, try another torch or opset"
+            )
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold each batch norm that directly follows a convolution in a Sequential into it, in place; eval mode."""
+    for child in module.children():
+        fold_norms(child)
+    if not isinstance(module, nn.Sequential):
+        return
+    for index in range(len(module) - 1):
+        first, second = module[index], module[index + 1]
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            module[index] = fuse_conv_bn_eval(first, second)
+            module[index + 1] = nn.Identity()
+
+
+def export_identity(name: str, out: Path, *, replace: bool = False) -> Bundle:
+    """Write one of the identity bundles, by name: its segment gives the input back, its head the first ten values.
+
+    Its label is by definition the largest of those ten, so its accuracy is 1.
+    """
+    shape = IDENTITY_SHAPES[name]
+    classes = len(IDENTITY_CLASSES)
+    ends = [
+        numpy_helper.from_array(np.array([value], np.int64), key)
+        for key, value in (("from", 0), ("to", classes), ("axis", 1))
+    ]
+    head = [
+        helper.make_node("Flatten", [INPUT], ["flat"], axis=1),
+        helper.make_node("Slice", ["flat", "from", "to", "axis"], [OUTPUT]),
+    ]
+    description = Description(
+        name=name,
+        version="1",
+        licence="Apache-2.0",
+        classes=IDENTITY_CLASSES,
+        input=TensorShape(dtype="float32", shape=shape),
+        preprocessing=Preprocessing(),
+        exits=(ExitEntry(accuracy=1.0, temperature=1.0),),
+        provenance={
+            "purpose": f"measures delen's own overhead; the answer to {4 * math.prod(shape)} bytes is their first 40",
+        },
+    )
+    segment = _graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], shape, shape)
+    return write_bundle(
+        out, description, segments=[segment], heads=[_graph(head, ends, shape, (classes,))], replace=replace
+    )
+
+
+def _export_part(module: nn.Module, example: Tensor) -> tuple[Part, Tensor]:
+    """One part as ONNX, and what it gives for `example`."""
+    with torch.inference_mode():
+        given = module(example)
+    # Its output is the next part's input; inference tensors may not be traced.
+    example, given = example.clone(), given.clone()
+    with _exporter_quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    initializers = [_plain_tensor(tensor) for tensor in model.graph.initializer]
+    nodes = [_plain_node(node) for node in model.graph.node]
+    return _graph(nodes, initializers, tuple(example.shape[1:]), tuple(given.shape[1:])), given
+
+
+def _graph(nodes: list[Any], initializers: list[Any], taken: tuple[int, ...], given: tuple[int, ...]) -> Part:
+    graph = helper.make_graph(
+        nodes,
+        "part",
+        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["batch", *taken])],
+        [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", *given])],
+        initializers,
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="delen"
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return Part(model.SerializeToString(deterministic=True), TensorShape(dtype="float32", shape=given))
+
+
+def _plain_node(node: Any) -> Any:
+    """The node without stack traces and other notes of the exporter: they hold paths of the machine it ran on."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    plain.ClearField("doc_string")
+    plain.ClearField("metadata_props")
+    return plain
+
+
+def _plain_tensor(tensor: Any) -> Any:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name)
+
+
+@contextmanager
+def _exporter_quiet() -> Iterator[None]:
+    """The exporter logs and warns about packages that these networks do not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,121 @@
+"""What to run next: earliest deadline first, batched per network, as deep as everybody's mandatory work allows.
+
+Role: the first policy. At every boundary it takes the most urgent pool, forms a batch of its earliest requests, and
+lets them go deeper than they must only by time that no mandatory work of the queue needs. So under overload requests
+leave earlier instead of late, in the order of the profile's ladder, and with the load gone depth returns.
+
+Best-effort work runs only when nothing bounded waits, one useful batch at a time, and yields at its next exit.
+Does not: rebalance between tenants, hold batches back, or plan beyond the next run (later policies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from . import load
+from .view import NEVER_US, Row, Run, Served, View, Waiting
+
+
+class Choice(NamedTuple):
+    """A run, and the requests in it, in the order of its rows."""
+
+    run: Run
+    members: tuple[Waiting, ...]
+
+
+def choose(view: View, now_us: int, run_id: int) -> Choice | None:
+    """Pick the next run, or None when nothing waits.
+
+    Args:
+        view: the queue as it stands; never changed.
+        now_us: monotonic microseconds, the same for the whole turn.
+        run_id: what the run will be called.
+    """
+    bounded = [pool for pool in view.bounded.values() if pool]
+    if bounded:
+        pool = min(bounded, key=lambda members: members[0].due_us)
+        work = load.chunks(bounded)
+        spare_us = load.slack_us(work, max(now_us, view.free_us))
+        return _compose(pool, now_us, run_id, spare_us)
+    idle = [pool for pool in view.best_effort.values() if pool]
+    if not idle:
+        return None
+    return _compose(min(idle, key=lambda members: members[0].due_us), now_us, run_id, NEVER_US)
+
+
+def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, spare_us: int) -> Choice:
+    """Deepest first: the first depth limit whose batch meets its deadlines and leaves the rest of the queue feasible."""
+    served, stage = pool[0].served, pool[0].stage
+    least = _members(pool, served, pool[0].expected, now_us)
+    must_us = _run_us(served, stage, [member.expected for member in least])
+    for limit in reversed([exit_index for exit_index in served.ladder if exit_index > pool[0].expected]):
+        members = _members(pool, served, limit, now_us)
+        stops = [_stop(member, limit) for member in members]
+        takes_us = _run_us(served, stage, stops)
+        # The chunk these come from is in `spare_us` with its mandatory cost; members left behind add theirs again.
+        behind_us = max(0, len(least) - len(members)) * must_us // len(least)
+        if takes_us + behind_us - must_us <= spare_us and now_us + takes_us <= _earliest(members):
+            return _choice(run_id, members, stops, takes_us)
+    return _choice(run_id, least, [member.expected for member in least], must_us)
+
+
+def _members(pool: Sequence[Waiting], served: Served, limit: int, now_us: int) -> list[Waiting]:
+    """The earliest requests of a pool, as many as pay off and still finish together in time; at least one."""
+    members = [pool[0]]
+    if pool[0].alone:
+        return members
+    deadline = pool[0].deadline_us
+    deepest = _stop(pool[0], limit)
+    for candidate in pool[1 : served.batch_useful[limit]]:
+        deepest = max(deepest, _stop(candidate, limit))
+        deadline = min(deadline, candidate.deadline_us)
+        takes_us = served.time_us(pool[0].stage, deepest, len(members) + 1)
+        if candidate.alone or now_us + takes_us > deadline:
+            break
+        members.append(candidate)
+    return members
+
+
+def _stop(member: Waiting, limit: int) -> int:
+    """Where it leaves when optional depth ends at `limit`."""
+    if member.staged:
+        return member.stage
+    return max(member.expected, min(member.target, limit))
+
+
+def _earliest(members: Sequence[Waiting]) -> int:
+    return min(member.deadline_us for member in members)
+
+
+def _run_us(served: Served, stage: int, stops: Sequence[int]) -> int:
+    """Time until the last row has left, rows leaving where they stop."""
+    trunk, done = 0.0, stage
+    for stop in sorted(set(stops)):
+        staying = sum(1 for other in stops if other >= stop)
+        if stop >= done:
+            trunk += sum(served.costs.segment_us[index][staying] for index in range(done, stop + 1))
+            done = stop + 1
+        trunk += served.costs.head_us[stop][sum(1 for other in stops if other == stop)]
+    return int(served.hop_us + trunk * served.correction.factor) + 1
+
+
+def _choice(run_id: int, members: Sequence[Waiting], stops: Sequence[int], takes_us: int) -> Choice:
+    served, stage = members[0].served, members[0].stage
+    rows = tuple(_row(member, stop) for member, stop in zip(members, stops, strict=True))
+    timely = [member.deadline_us for member in members if member.deadline_us < NEVER_US]
+    factor = served.correction.factor
+    segments_us = tuple(
+        int((served.costs.segment_us[index][len(members)] + served.costs.head_us[index][len(members)]) * factor) + 1
+        for index in range(max(stops) + 1)
+    )
+    stop_by = min(timely, default=0)
+    run = Run(run_id, served.name, stage, rows, stop_by, segments_us, takes_us)
+    return Choice(run, tuple(members))
+
+
+def _row(member: Waiting, stop: int) -> Row:
+    exits: tuple[int, ...] = ()
+    if member.gate is not None:
+        exits = tuple(exit_index for exit_index in member.served.ladder if member.stage <= exit_index < stop)
+    return Row(member.ticket, stop, exits, member.gate, member.staged and stop < member.target)

@@ -1,0 +1,165 @@
+"""Where profiles lie on disk: finding the one for a network on this device, and writing one so that a crash harms none.
+
+Role: `<state>/profiles/<network>/<key>.json`, one file per bundle and device; what the state directory has overrides
+what a bundle ships in its `profiles/`. Flow: `measure.py` -> `write_profile`; daemon start -> `find_profile`.
+
+Does not: decide what to do without a profile (the daemon measures or refuses, as configured), or delete profiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..exits.bundle import Bundle
+from .schema import Device, Profile, ProfileError, profile_fault, read_profile
+
+SYSTEM_STATE = Path("/var/lib/delen")
+# 32 exits at 64 batch sizes are about 1 MB.
+PROFILE_BYTES_MAX = 16 * 1024 * 1024
+PROFILES_MAX = 1000
+
+
+class Found(NamedTuple):
+    """A profile and where it was. `stale`: why its figures may not hold now, in words; empty when nothing says so."""
+
+    profile: Profile
+    path: Path
+    stale: str
+
+
+def state_directory(
+    environ: Mapping[str, str], uid: int, *, flag: Path | None = None, system: Path = SYSTEM_STATE
+) -> Path:
+    """Where delen keeps what it learns: flag, $DELEN_STATE_DIR, the system's for root, then XDG's for the user.
+
+    systemd passes /var/lib/delen to units as $STATE_DIRECTORY; that is taken for the system's own.
+    """
+    if flag is not None:
+        return flag
+    for name in ("DELEN_STATE_DIR", "STATE_DIRECTORY"):
+        if environ.get(name):
+            return Path(environ[name].split(":")[0])
+    if uid == 0 and system.is_dir() and os.access(system, os.W_OK):
+        return system
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "delen"
+    home = environ.get("HOME")
+    return Path(home) / ".local/state/delen" if home else Path(f"/tmp/delen-state-{uid}")
+
+
+def profile_path(state: Path, profile: Profile) -> Path:
+    """The one file for this network, bundle, device and power mode: a new measurement replaces the old one."""
+    device = profile.device
+    setting = (profile.bundle, *_identity(device), device.power_mode or "")
+    key = hashlib.sha256("\0".join(map(str, setting)).encode()).hexdigest()[:12]
+    words = f"{device.engine}-{device.device}-{device.precision}-t{device.threads}"
+    return state / "profiles" / profile.network / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)[:80]}-{key}.json"
+
+
+def write_profile(state: Path, profile: Profile) -> Path:
+    """Write a profile atomically: after a crash or a full disk there is the old file or the new one, never a part.
+
+    Raises:
+        ProfileError: the profile is not one that could be read again, or the disk refused; the old file still stands.
+    """
+    fault = profile_fault(profile)
+    path = profile_path(state, profile)
+    if fault:
+        raise ProfileError(f"will not write {path}: {fault}")
+    data = msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+    except OSError as error:
+        raise ProfileError(
+            f"cannot write profile {path}: {error.strerror}; make room, or name another place with $DELEN_STATE_DIR"
+        ) from error
+    return path
+
+
+def find_profile(state: Path, bundle: Bundle, device: Device) -> Found | None:
+    """The best profile of exactly this bundle on this device: still current, then measured in full, then newest.
+
+    Looks in the state directory, and only where that has none, in the bundle. Board, processor, engine, device,
+    precision and threads must be the same; another power mode, clock limit, core count or engine version is `stale`.
+
+    Raises:
+        ProfileError: a file there is corrupt; it is named rather than passed over, since it may be the one meant.
+    """
+    for directory in (state / "profiles" / bundle.manifest.name, bundle.directory / "profiles"):
+        found = [
+            Found(profile, path, staleness(profile.device, device))
+            for path, profile in _profiles(directory)
+            if profile.bundle == bundle.digest and _identity(profile.device) == _identity(device)
+        ]
+        if found:
+            return max(found, key=lambda one: (not one.stale, not one.profile.quick, one.profile.taken_wall))
+    return None
+
+
+def staleness(taken: Device, now: Device) -> str:
+    """What has changed since a profile was taken that may move its figures; empty when nothing has."""
+    changes = []
+    if taken.power_mode != now.power_mode:
+        changes.append(f"power mode was {taken.power_mode or 'unknown'}, is {now.power_mode or 'unknown'}")
+    # Clocks of the moment move all the time; their limits are what a power mode or a user sets.
+    for name in sorted(set(taken.clocks_khz) | set(now.clocks_khz)):
+        before, after = taken.clocks_khz.get(name), now.clocks_khz.get(name)
+        if name.endswith("_max") and before != after:
+            changes.append(f"{name.removesuffix('_max')} was limited to {_khz(before)}, is to {_khz(after)}")
+    if taken.cores != now.cores:
+        changes.append(f"{taken.cores} cores then, {now.cores} now")
+    changes += [
+        f"{name} was {taken.versions.get(name, 'absent')}, is {now.versions.get(name, 'absent')}"
+        for name in sorted(set(taken.versions) | set(now.versions))
+        if taken.versions.get(name) != now.versions.get(name)
+    ]
+    return "; ".join(changes)
+
+
+def _identity(device: Device) -> tuple[str, str, str, str, str, int]:
+    return device.board, device.processor, device.engine, device.device, device.precision, device.threads
+
+
+def _khz(value: int | None) -> str:
+    return "an unknown clock" if value is None else f"{value / 1000:g} MHz"
+
+
+def _profiles(directory: Path) -> list[tuple[Path, Profile]]:
+    # Files that a crash left half-written start with a dot and are passed over.
+    paths = sorted(path for path in directory.glob("*.json") if not path.name.startswith("."))
+    if len(paths) > PROFILES_MAX:
+        raise ProfileError(f"{directory} holds {len(paths)} profiles; at most {PROFILES_MAX} are read: delete old ones")
+    for path in paths:
+        size = path.stat().st_size
+        if size > PROFILE_BYTES_MAX:
+            raise ProfileError(f"{path} has {size} bytes; a profile has at most {PROFILE_BYTES_MAX}: delete it")
+    return [(path, read_profile(path)) for path in paths]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside, make it durable, rename over, make the name durable."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

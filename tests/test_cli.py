@@ -1,0 +1,384 @@
+"""The command line as a script sees it: exit codes, JSON on stdout, one line on stderr for each failure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from delen.clients import cli, exit_codes, tables, wire
+from delen.clients.errors import BoundsInfeasible, DeadlineExceeded, Unreachable
+from delen.clients.exit_codes import ExitCode
+
+EXITS = (
+    wire.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False),
+    wire.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False),
+)
+NETWORK = wire.NetworkInfo(
+    name="digits",
+    version="1",
+    classes=tuple("0123456789"),
+    dtype="float32",
+    shape=(1, 8, 8),
+    preprocessing=wire.Preprocessing(),
+    exits=EXITS,
+    batch_max=32,
+    engine="onnx",
+    profile="measured in full",
+)
+ANSWER = wire.Answer(
+    version=wire.VERSION,
+    id=b"1",
+    network="digits",
+    network_version="1",
+    tensors=(wire.TensorSpec("float32", (10,)),),
+    label=7,
+    exit=1,
+    confidence=0.98,
+    expected_accuracy=0.93,
+    certificate="uncertified",
+    queue_us=100,
+    compute_us=2000,
+    total_us=2200,
+    batches=(1, 1),
+    energy_mj=15.0,
+    energy_source="modelled",
+    broken=(),
+    stop="last_exit",
+)
+STATS = wire.StatsReply(
+    version=wire.VERSION,
+    id=b"1",
+    uptime_us=61_000_000,
+    queued=0,
+    worker="ready",
+    worker_restarts=0,
+    tenants=(
+        wire.TenantStats("a", 12, 10, 1, 1, 0, 8, 2, 150.0, "modelled", 20_000, 2200, 2600, {"digits": (4, 6)}),
+        wire.TenantStats("b", 0, 0, 0, 0, 0, 0, 0, 0.0, "unknown", 0, 0, 0, {}),
+    ),
+)
+
+
+class FakeClient:
+    """A client whose daemon answers everything with the records above, and remembers the bounds it was given."""
+
+    bounds_seen: list[dict[str, Any]]
+    failure: Exception | None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> FakeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def networks(self) -> tuple[wire.NetworkInfo, ...]:
+        return (NETWORK,)
+
+    def stats(self) -> wire.StatsReply:
+        return STATS
+
+    def infer(self, network: str, x: wire.Array, **bounds: Any) -> Any:
+        from delen.clients.results import Result as Answered
+
+        assert network == "digits"
+        assert x.shape == NETWORK.shape
+        self.bounds_seen.append(bounds)
+        if self.failure is not None:
+            raise self.failure
+        return Answered(ANSWER, np.zeros(10, np.float32), "7", 1_000, 4_000)
+
+    def submit(self, network: str, x: wire.Array, **bounds: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(self.infer(network, x, **bounds))
+        return future
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeClient]]:
+    """Commands reach a fake daemon instead of a socket."""
+    FakeClient.bounds_seen, FakeClient.failure = [], None
+    monkeypatch.setattr("delen.clients.client.Client", FakeClient)
+    yield FakeClient
+
+
+@pytest.fixture(autouse=True)
+def _fresh_consoles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every run prints to its own streams, and finds its own empty directories."""
+    tables.out.cache_clear()
+    tables.err.cache_clear()
+    for name in ("DELEN_RUNTIME_DIR", "DELEN_STATE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+def run(*arguments: str) -> Result:
+    tables.out.cache_clear()
+    tables.err.cache_clear()
+    return CliRunner().invoke(cli.delen, list(arguments), prog_name="delen")
+
+
+def document(*arguments: str) -> Any:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def sample(folder: Path, shape: tuple[int, ...] = NETWORK.shape) -> str:
+    path = folder / "x.npy"
+    np.save(path, np.zeros(shape, np.float32))
+    return str(path)
+
+
+def test_help_lists_every_command_and_exit_code() -> None:
+    text = run("--help").stdout
+    for name in cli.COMMANDS:
+        assert f"\n  {name} " in text
+    for code in ExitCode:
+        assert f"\n  {int(code)} " in text
+
+
+@pytest.mark.slow
+def test_help_loads_no_numbers_sockets_or_engines() -> None:
+    code = (
+        "import sys; from delen.clients.cli import delen; delen(['--help'], standalone_mode=False);"
+        "print([m for m in ('numpy', 'zmq', 'torch', 'onnxruntime', 'rich', 'msgspec') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"demo", "bench"}))
+def test_every_command_has_help_and_json(name: str) -> None:
+    text = run(name, "--help").stdout
+    assert "--json" in text
+    assert text.count("Usage:") == 1
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert set(exit_codes.MEANING) == set(ExitCode)
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    result = run("surve")
+    assert result.exit_code == ExitCode.USAGE
+    assert "surve" in result.stderr
+
+
+def test_unreachable_daemon_is_69_with_a_hint() -> None:
+    result = run("networks")
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    first, hint = result.stderr.splitlines()
+    assert first.startswith("delen: ")
+    assert "default" in first
+    assert "delen serve" in hint
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("daemon")
+def test_networks_as_json_and_as_a_table() -> None:
+    (network,) = document("networks", "--json")["networks"]
+    assert network["name"] == "digits"
+    assert [entry["latency_p99_us"] for entry in network["exits"]] == [250, 2400]
+    lines = run("networks").stdout.splitlines()
+    assert lines[0].startswith("digits 1  float32 1x8x8")
+    assert "84.0 %" in lines[2]
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_ps_shows_shares_and_exits_and_dashes_for_the_unknown() -> None:
+    assert [tenant["tenant"] for tenant in document("ps", "--json")["tenants"]] == ["a", "b"]
+    title, _, first, second = run("ps").stdout.splitlines()
+    assert "up 1 min 01 s" in title
+    assert "80.0 %" in first
+    assert first.endswith("40 60 %")
+    assert second.split()[5:] == ["-", "-", "-", "-", "unknown", "-", "-"]
+
+
+def test_infer_passes_bounds_on_and_prints_what_was_delivered(daemon: type[FakeClient], tmp_path: Path) -> None:
+    given = ["--latency-ms", "20", "--objective", "energy"]
+    (answer,) = document("infer", "digits", sample(tmp_path), *given, "--json")["answers"]
+    assert daemon.bounds_seen == [{"latency_ms": 20.0, "objective": "energy"}]
+    assert (answer["label_name"], answer["exit"], answer["met"]) == ("7", 1, True)
+    assert (answer["energy_mj"], answer["energy_source"]) == (15.0, "modelled")
+    assert answer["round_trip_us"] == 3000
+
+
+def test_infer_asks_once_per_input_of_a_stack(daemon: type[FakeClient], tmp_path: Path) -> None:
+    answers = document("infer", "digits", sample(tmp_path, (3, *NETWORK.shape)), "--json")["answers"]
+    assert [answer["input"] for answer in answers] == ["x.npy[0]", "x.npy[1]", "x.npy[2]"]
+    assert len(daemon.bounds_seen) == 3
+
+
+@pytest.mark.usefixtures("daemon")
+def test_infer_knows_the_truth_of_samples() -> None:
+    (answer,) = document("infer", "digits", "--sample", "0", "--json")["answers"]
+    assert answer["truth"] in NETWORK.classes
+    result = run("infer", "digits", "--sample", "99999")
+    assert result.exit_code == ExitCode.NO_INPUT
+    assert "99999" in result.stderr
+
+
+@pytest.mark.usefixtures("daemon")
+def test_infer_refuses_a_network_that_is_not_there(tmp_path: Path) -> None:
+    result = run("infer", "digitz", sample(tmp_path))
+    assert result.exit_code == ExitCode.REFUSED
+    assert "'digitz'" in result.stderr
+    assert "digits" in result.stderr.replace("digitz", "")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_infer_without_input_is_a_usage_error() -> None:
+    assert run("infer", "digits").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.usefixtures("daemon")
+def test_infer_names_a_missing_file(tmp_path: Path) -> None:
+    result = run("infer", "digits", str(tmp_path / "none.npy"))
+    assert result.exit_code == ExitCode.NO_INPUT
+    assert "none.npy" in result.stderr
+
+
+def test_refusal_shows_the_counter_offer(daemon: type[FakeClient], tmp_path: Path) -> None:
+    daemon.failure = BoundsInfeasible("0.1 ms is not enough", offer=wire.Offer(latency_ms=0.5))
+    result = run("infer", "digits", sample(tmp_path), "--latency-ms", "0.1")
+    assert result.exit_code == ExitCode.REFUSED
+    assert result.stderr.splitlines() == [
+        "delen: 0.1 ms is not enough",
+        "  hint: feasible now, each alone: latency_ms 0.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: DeadlineExceeded("dropped", code="deadline"), ExitCode.FAILED),
+        (lambda: Unreachable("gone", endpoint="ipc://x"), ExitCode.UNAVAILABLE),
+        (lambda: PermissionError(13, "Permission denied", "/x"), ExitCode.PERMISSION),
+        (lambda: ModuleNotFoundError("no", name="onnxruntime"), ExitCode.UNAVAILABLE),
+        (lambda: ZeroDivisionError("oh"), ExitCode.INTERNAL),
+        (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    ],
+)
+def test_each_failure_has_its_code_and_no_traceback(
+    daemon: type[FakeClient], tmp_path: Path, make: Callable[[], Exception], code: ExitCode
+) -> None:
+    daemon.failure = make()
+    result = run("infer", "digits", sample(tmp_path))
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_missing_package_names_the_extra(daemon: type[FakeClient], tmp_path: Path) -> None:
+    daemon.failure = ModuleNotFoundError("no", name="onnxruntime")
+    assert "pip install 'delen[onnx]'" in run("infer", "digits", sample(tmp_path)).stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "fast"])
+def test_bounds_that_cannot_be_are_usage_errors_before_anything_is_sent(value: str) -> None:
+    result = run("infer", "digits", "--sample", "0", "--latency-ms", value)
+    assert result.exit_code in (ExitCode.USAGE, ExitCode.REFUSED)
+    assert "latency" in result.stderr.replace("_", "-")
+
+
+def test_serve_check_prints_the_configuration_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELEN_THREADS", "2")
+    flags = ["--dev", "--tenant", "a", "--tenant", "b", "--network", "digits", "--runtime-dir", str(tmp_path)]
+    settings = document("serve", *flags, "--check", "--json")
+    assert [tenant["name"] for tenant in settings["tenants"]] == ["a", "b"]
+    assert settings["networks"] == ["digits"]
+    assert settings["threads"] == 2
+    assert settings["runtime_dir"] == str(tmp_path)
+
+
+def test_bad_configuration_is_78_and_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "delen.toml"
+    path.write_text("thread = 2\n")
+    result = run("serve", "--config", str(path), "--check")
+    assert result.exit_code == ExitCode.BAD_CONFIG
+    assert str(path) in result.stderr
+    assert "thread" in result.stderr
+
+
+def test_profile_of_no_network_is_bad_data() -> None:
+    result = run("profile", "nothing-like-it")
+    assert result.exit_code == ExitCode.BAD_DATA
+    assert "nothing-like-it" in result.stderr
+
+
+@pytest.mark.parametrize("sizes", ["0", "1,x", ""])
+def test_profile_refuses_sizes_that_are_none(sizes: str) -> None:
+    assert run("profile", "digits", "--batches", sizes).exit_code == ExitCode.USAGE
+
+
+@pytest.mark.slow
+def test_profile_measures_writes_and_says_where(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="measures with the default engine")
+    result = document("profile", "digits", "--quick", "--batches", "1,2", "--state-dir", str(tmp_path), "--json")
+    assert Path(result["path"]).is_file()
+    assert Path(result["path"]).is_relative_to(tmp_path)
+    assert result["profile"]["batches"] == [1, 2]
+    assert {"exit", "batch", "p50_us"} <= set(result["rows"][0])
+
+
+def test_train_without_such_a_recipe_is_a_usage_error() -> None:
+    pytest.importorskip("torch", reason="recipes are PyTorch modules")
+    result = run("train", "cats")
+    assert result.exit_code == ExitCode.USAGE
+    assert "fashion" in result.stderr
+
+
+@pytest.mark.slow
+def test_doctor_reports_every_finding_and_fails_only_on_failures() -> None:
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == (0 if report["ok"] else 1)
+    assert report["ok"] == all(finding["state"] != "fail" for finding in report["findings"])
+    for finding in report["findings"]:
+        assert set(finding) == {"check", "state", "found", "fix"}
+        assert finding["state"] in ("ok", "warn", "fail")
+        assert finding["state"] != "fail" or finding["fix"]
+    checks = [finding["check"] for finding in report["findings"]]
+    assert {"python", "numpy", "board", "power meter", "state directory", "runtime directory", "daemon"} <= set(checks)
+    assert next(finding for finding in report["findings"] if finding["check"] == "daemon")["state"] == "warn"
+
+
+def test_doctor_finds_a_directory_it_may_not_use(tmp_path: Path) -> None:
+    from delen.clients.command_doctor import _directory
+
+    file = tmp_path / "file"
+    file.write_text("")
+    finding = _directory("state directory", file / "below", "name another")
+    assert (finding.state, finding.fix) == ("fail", "name another")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "_DELEN_COMPLETE" in script
+    assert "delen" in document("completion", shell, "--json")["script"]
+
+
+def test_completion_offers_commands_without_importing_them() -> None:
+    group = cli.delen
+    assert isinstance(group, cli.DelenGroup)
+    found = group.shell_complete(cli.click.Context(group), "de")
+    assert [item.value for item in found] == ["demo"]
+
+
+def test_numbers_keep_three_figures_and_say_nothing_they_do_not_know() -> None:
+    assert [tables.milliseconds(value) for value in (250, 2_345, 345_600)] == ["0.250", "2.35", "346"]
+    assert tables.histogram([0, 0]).plain == "-"
+    assert tables.histogram([3, 1]).plain == "▆▂ 75 25 %"
