@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .clients.async_client import AsyncClient
     from .clients.bounds import Bounds, Condition, ConditionSet
-    from .clients.client import Client, PendingResult
+    from .clients.client import Client
     from .clients.conditions import load_conditions
     from .clients.errors import (
         BadReply,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownNetwork,
         Unreachable,
     )
+    from .clients.pending import PendingResult
     from .clients.results import Result
 
 __version__ = "0.1.0"
@@ -63,7 +64,7 @@ _ROOMS = {
     "Condition": "bounds",
     "ConditionSet": "bounds",
     "Client": "client",
-    "PendingResult": "client",
+    "PendingResult": "pending",
     "load_conditions": "conditions",
     "Result": "results",
 }

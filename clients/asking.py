@@ -15,7 +15,7 @@ import zmq
 from .calls import Call
 from .connection import CALLS_MAX, Connection
 from .endpoints import find_endpoint, tenant_name
-from .errors import BadReply, BadRequest, DelenError, QueueFull, Unreachable, UnknownNetwork
+from .errors import BadReply, BadRequest, DelenError, QueueFull, UnknownNetwork, Unreachable
 from .inputs import BoundArguments, InputLike, bounds_of, input_tensor
 from .wire import VERSION, Infer, NetworkInfo, TensorSpec, name_fault
 
@@ -53,7 +53,8 @@ class Asking:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.tenant}/{self.client} at {self.endpoint}, {len(self._connection)} pending>"
+        pending = len(self._connection)
+        return f"<{type(self).__name__} {self.tenant}/{self.client} at {self.endpoint}, {pending} pending>"
 
     def _connect(self, socket: _Socket) -> _Socket:
         socket.setsockopt(zmq.LINGER, 0)
@@ -68,13 +69,14 @@ class Asking:
         except zmq.ZMQError as error:
             socket.close(linger=0)
             hint = "expected ipc:///path or tcp://host:port"
-            raise Unreachable(f"cannot connect to {self.endpoint}: {error}", endpoint=self.endpoint, hint=hint) from None
+            fault = f"cannot connect to {self.endpoint}: {error}"
+            raise Unreachable(fault, endpoint=self.endpoint, hint=hint) from None
         return socket
 
     def _call(self, kind: type[Any], *fields: Any) -> Call:
         now = now_us()
         message = kind(VERSION, self._connection.new_id(), *fields)
-        return Call(message, (), created_us=now, give_up_us=now + _timeout_us(self.timeout_s))
+        return Call(message=message, tensors=(), created_us=now, give_up_us=now + _timeout_us(self.timeout_s))
 
     def _infer_call(
         self, info: NetworkInfo, x: InputLike, bounds: BoundArguments, timeout_s: float | None, *, keep: bool
@@ -92,7 +94,7 @@ class Asking:
             VERSION, self._connection.new_id(), info.name, (TensorSpec(info.dtype, info.shape),), bounds_of(bounds)
         )
         data = tensor.tobytes() if keep or not tensor.size else memoryview(tensor).cast("B")
-        return Call(message, (data,), created_us=now, give_up_us=give_up_us, info=info)
+        return Call(message=message, tensors=(data,), created_us=now, give_up_us=give_up_us, info=info)
 
     def _known(self, network: str) -> NetworkInfo:
         info = self._connection.networks.get(network)

@@ -6,8 +6,9 @@ Role: `Call` is what `connection.Connection` moves and both clients wait for. Do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from .errors import DelenError
 from .results import Result
@@ -16,8 +17,7 @@ from .wire import Answer, Frames, NetworkInfo, Reply, Request, array
 Tensor: TypeAlias = "bytes | memoryview"
 
 
-@dataclass(eq=False, slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False, kw_only=True):
     """One request until it ends: with a `reply` of the kind it expects, or with an `error`. Times: see Connection."""
 
     message: Request
@@ -47,7 +47,7 @@ def result_of(call: Call) -> Result:
     if call.error is not None:
         raise call.error
     answer = call.reply
-    assert isinstance(answer, Answer)  # noqa: S101  Connection ends a call with nothing else.
+    assert isinstance(answer, Answer)
     names = call.info.classes if call.info else ()
     return Result(
         answer=answer,

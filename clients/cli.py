@@ -121,6 +121,8 @@ def _missing(error: ModuleNotFoundError) -> Line:
     extras = {"onnxruntime": "onnx", "matplotlib": "report", "PIL": "pictures", "torch": "train", "onnx": "train"}
     extras |= {"onnxscript": "train", "sklearn": "train"}
     name = (error.name or "").split(".")[0]
+    if name == "delen":
+        return Line(f"{error.name} is not part of this installation", ExitCode.UNAVAILABLE, "install delen again")
     extra = extras.get(name)
     hint = f"pip install 'delen[{extra}]'" if extra else "install delen again: a package it needs is gone"
     return Line(f"the Python package {name} is not installed", ExitCode.UNAVAILABLE, hint)

@@ -1,9 +1,9 @@
 """The blocking client: ask the daemon from any number of threads, wait or take futures.
 
-Role: the socket, the clock and the threads around `connection.Connection`. Flow of `infer` in one thread: check input ->
-open a call -> send -> wait on the socket -> read -> result; no other thread takes part. With several threads, the one
-that holds `_leading` works the socket for all; the others wait until their call ended or the lead is handed to them.
-Futures need somebody who reads while nobody waits: one background thread, started by the first `submit`.
+Role: the socket, the clock and the threads around `connection.Connection`. Flow of `infer` in one thread: check input
+-> open a call -> send -> wait on the socket -> read -> result; no other thread takes part. With several threads, the
+one that holds `_leading` works the socket for all; the others wait until their call ended or the lead is handed to
+them. Futures need somebody who reads while nobody waits: one background thread, started by the first `submit`.
 
 Does not: know the protocol's rules (connection.py), speak asyncio (async_client.py).
 """
@@ -16,7 +16,6 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -34,20 +33,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from .pending import PendingResult
+
 # Replies read before those they end are told, so that one flood cannot starve the rest.
 READ_COUNT_MAX = 64
 # select(2) cannot watch higher file descriptors; it is preferred for short waits since poll(2) counts milliseconds.
 SELECT_FD_MAX = 1024
 SHORT_WAIT_US = 5_000
-
-
-class PendingResult(Future[Result]):
-    """The future of one submitted request. To take the request back use `Client.cancel`."""
-
-    def __init__(self, request_id: bytes) -> None:
-        super().__init__()
-        self.request_id = request_id
-        self.set_running_or_notify_cancel()
 
 
 class Client(Asking):
@@ -118,7 +110,12 @@ class Client(Asking):
     def submit(
         self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
     ) -> PendingResult:
-        """As `infer`, but returns a future at once. `x` is copied. Callbacks run in a background thread, or in one that waits."""
+        """As `infer`, but returns a future at once. `x` is copied.
+
+        Callbacks run in a background thread, or in one that waits; they may ask again.
+        """
+        from .pending import PendingResult  # Brings concurrent.futures and logging: 10 ms that only futures need.
+
         call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=True)
         future = PendingResult(call.message.id)
 
@@ -154,7 +151,10 @@ class Client(Asking):
         timeout_s: float | None = None,
         **bounds: Unpack[BoundArguments],
     ) -> bytes:
-        """Open one request to be worked by `turn`, without any thread; returns its id. `x` must not change meanwhile."""
+        """Open one request to be worked by `turn`, without any thread. `x` must not change meanwhile.
+
+        Returns: the request's id.
+        """
         call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=False)
         call.on_end = lambda ended: on_end(ended.error or result_of(ended))
         self._start(call)

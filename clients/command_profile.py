@@ -15,9 +15,10 @@ import click
 from .options import OVER_ZERO
 from .tables import (
     Column,
+    count,
     json_option,
-    milliseconds,
     millijoules,
+    milliseconds,
     percent,
     print_json,
     print_table,
@@ -59,14 +60,16 @@ class Batches(click.ParamType[tuple[int, ...]]):
 @click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is found.")
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where profiles are kept.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw it, too.")
+@click.option("--all", "every_step", is_flag=True, help="Also print every segment, head and batch size as measured.")
 @json_option
-def profile_command(network: str, plot: Path | None, as_json: bool, **options: Any) -> None:
+def profile_command(network: str, plot: Path | None, every_step: bool, as_json: bool, **options: Any) -> None:
     """Measure what every exit of NETWORK (a name, or a bundle's directory) costs and is worth on this device.
 
     Nothing else should run meanwhile. Without a power meter, energies are modelled and say so.
     """
     from ..exits.bundle import find_bundle, load_bundle, shipped_directory
-    from ..profiles.store import state_directory, write_profile
+    from ..profiles.store import Found, state_directory, write_profile
+    from ..profiles.table import profile_summary
 
     if plot is not None:
         _check_plot(plot)
@@ -75,13 +78,13 @@ def profile_command(network: str, plot: Path | None, as_json: bool, **options: A
     profile = _measure(bundle, options)
     path = write_profile(state, profile)
     if plot is not None:
-        from ..profiles.plot import plot_profile
+        from ..profiles.plot import draw_profile
 
-        plot_profile(profile, plot)
+        draw_profile(profile, plot)
     if as_json:
-        print_json({"path": str(path), "plot": plot and str(plot), "rows": _rows(profile), "profile": profile})
+        print_json({**profile_summary(profile, Found(profile, path, "")), "plot": plot and str(plot)})
         return
-    _show(profile)
+    _show(profile, every_step=every_step)
     say(f"written to {path}" + (f", drawn in {plot}" if plot else ""))
     if profile.energy_source != "measured":
         warn(f"energy is {profile.energy_source}: {profile.energy_model}")
@@ -129,23 +132,39 @@ def _check_plot(plot: Path) -> None:
         raise click.BadParameter(f"there is no directory {plot.absolute().parent}", param_hint="--plot")
 
 
-def _rows(profile: Profile) -> list[dict[str, Any]]:
-    from ..profiles.table import profile_rows
+def _show(profile: Profile, *, every_step: bool) -> None:
+    from ..profiles.table import profile_rows, step_rows
 
-    return profile_rows(profile)
-
-
-def _show(profile: Profile) -> None:
     device = profile.device
     title = f"{profile.network} {profile.network_version} on {device.board}, {device.processor}: {device.engine}"
-    print_table(_rows(profile), _COLUMNS, f"{title}, {device.threads} threads")
+    rows = [{**row, "note": "dominated: never chosen" if row["dominated"] else ""} for row in profile_rows(profile)]
+    print_table(rows, _columns(profile.batches[-1]), f"{title}, {device.threads} threads")
+    if every_step:
+        print_table(step_rows(profile), _STEP_COLUMNS)
 
 
-_COLUMNS = (
-    Column("exit", "exit"),
+def _columns(batch: int) -> tuple[Column, ...]:
+    return (
+        Column("exit", "exit"),
+        Column("accuracy", "accuracy", percent),
+        Column("low", "at least", percent),
+        Column("high", "at most", percent),
+        Column("p50_us", "p50 ms", milliseconds),
+        Column("p99_us", "p99 ms", milliseconds),
+        Column("energy_mj", "mJ", millijoules),
+        Column("p50_us_each_at_largest", f"ms each of {batch}", milliseconds),
+        Column("energy_mj_each_at_largest", "mJ each", millijoules),
+        Column("energy_source", "energy", justify="left"),
+        Column("note", "", justify="left"),
+    )
+
+
+_STEP_COLUMNS = (
+    Column("step", "step", justify="left"),
     Column("batch", "batch"),
-    Column("accuracy", "accuracy", percent),
     Column("p50_us", "p50 ms", milliseconds),
+    Column("p95_us", "p95 ms", milliseconds),
     Column("p99_us", "p99 ms", milliseconds),
+    Column("n", "n", count),
     Column("energy_mj", "mJ", millijoules),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .options import OVER_ZERO
 from .tables import json_option, print_json, say
 
 
@@ -21,13 +22,21 @@ from .tables import json_option, print_json, say
 @click.option("--engine", type=click.Choice(["onnx", "torch", "replay"]), help="What runs the networks.")
 @click.option("--device", metavar="NAME", help="auto, cpu, or cuda with the torch engine.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the engine.")
-@click.option("--watts", type=click.FloatRange(min=0, min_open=True), help="Power of one busy core, where no meter is.")
+@click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is.")
 @click.option("--profile", type=click.Choice(["quick", "require"]), help="When a network has no profile here.")
 @click.option("--runtime-dir", type=click.Path(file_okay=False), help="Where the sockets go.")
 @click.option("--state-dir", type=click.Path(file_okay=False), help="Where profiles are kept.")
+@click.option("--ready-fd", type=int, metavar="FD", help="Write one byte to this descriptor when ready, and close it.")
 @click.option("--check", is_flag=True, help="Only read the configuration and say what would be served.")
 @json_option
-def serve_command(config: Path | None, tenants: tuple[str, ...], check: bool, as_json: bool, **options: Any) -> None:
+def serve_command(
+    config: Path | None,
+    tenants: tuple[str, ...],
+    ready_fd: int | None,
+    check: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run the daemon until it is told to stop.
 
     Flags win over DELEN_* variables, those over the file, that over the defaults. With --json the configuration
@@ -49,5 +58,11 @@ def serve_command(config: Path | None, tenants: tuple[str, ...], check: bool, as
         return
     from ..daemon.loop import serve
 
-    names = ", ".join(tenant.name for tenant in settings.tenants)
-    serve(settings, say, lambda: say(f"ready; tenants {names}; sockets in {settings.runtime_dir}"))
+    def on_ready() -> None:
+        names = ", ".join(tenant.name for tenant in settings.tenants)
+        say(f"ready; tenants {names}; sockets in {settings.runtime_dir}")
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+
+    serve(settings, say, on_ready)

@@ -102,7 +102,15 @@ def ps_command(watch: bool, every_s: float, as_json: bool, **options: Any) -> No
 
 def _show(stats: StatsReply, *, as_json: bool) -> None:
     if as_json:
-        print_json(stats)
+        print_json(
+            {
+                "uptime_us": stats.uptime_us,
+                "queued": stats.queued,
+                "worker": stats.worker,
+                "worker_restarts": stats.worker_restarts,
+                "tenants": stats.tenants,
+            }
+        )
     else:
         show(_screen(stats))
 

@@ -38,11 +38,18 @@ def find_endpoint(tenant: str, endpoint: str | None = None) -> str:
         return located
     paths = [endpoint_path(directory, tenant) for directory in runtime_directories(os.environ, os.getuid())]
     for path in paths:
-        if os.path.lexists(path):
+        if _is_there(path):
             _check_socket(path, tenant)
             return f"ipc://{path}"
     looked_at = " and ".join(str(path) for path in paths)
     raise Unreachable(f"no socket of tenant {tenant!r}; looked at {looked_at}", endpoint=f"ipc://{paths[0]}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # A tenant's directory that is closed to this user.
+        return True
 
 
 def _check_socket(path: Path, tenant: str) -> None:
@@ -53,7 +60,7 @@ def _check_socket(path: Path, tenant: str) -> None:
             endpoint=endpoint,
             hint="give the daemon a shorter runtime directory (DELEN_RUNTIME_DIR)",
         )
-    if not os.path.exists(path):
+    if not _is_there(path):
         raise Unreachable(f"there is no socket {path}", endpoint=endpoint)
     if not os.access(path, os.R_OK | os.W_OK):
         raise Unreachable(

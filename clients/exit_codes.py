@@ -53,8 +53,13 @@ _BY_NAME = {
     "BundleError": ExitCode.BAD_DATA,
     "ProfileError": ExitCode.BAD_DATA,
     "WireError": ExitCode.BAD_DATA,
+    "ExportError": ExitCode.FAILED,
+    "PlotError": ExitCode.CANNOT_CREATE,
     "ConfigError": ExitCode.BAD_CONFIG,
     "AlreadyRunning": ExitCode.ALREADY_RUNNING,
+    "EndpointError": ExitCode.PERMISSION,
+    "WorkerFailed": ExitCode.UNAVAILABLE,
+    "DaemonFailed": ExitCode.UNAVAILABLE,
 }
 
 

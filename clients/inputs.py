@@ -11,16 +11,15 @@ from typing import Any, TypeAlias, TypedDict
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from .bounds import Bounds, ConditionSet, Objective, OnMiss, bounds_fault
 from .errors import BadRequest
-from .wire import NetworkInfo
+from .wire import Array, NetworkInfo
 
 NO_BOUNDS = Bounds()
 Conditions: TypeAlias = Sequence["ConditionSet | None"]
 # Input as callers have it: an array, or nested lists of numbers.
-InputLike: TypeAlias = "npt.NDArray[Any] | Sequence[Any] | float"
+InputLike: TypeAlias = "Array | Sequence[Any] | float"
 
 
 class BoundArguments(TypedDict, total=False):
@@ -36,7 +35,11 @@ class BoundArguments(TypedDict, total=False):
 
 
 def bounds_of(arguments: BoundArguments) -> Bounds:
-    """Bounds from keyword arguments. Raises BadRequest (`bounds`) for an unknown name, a wrong type or a wrong value."""
+    """Bounds from keyword arguments.
+
+    Raises:
+        BadRequest: `bounds`, for an unknown name, a wrong type or a wrong value.
+    """
     if not arguments:
         return NO_BOUNDS
     values = {name: v.item() if isinstance(v, np.generic) else v for name, v in arguments.items()}
@@ -53,7 +56,7 @@ def bounds_of(arguments: BoundArguments) -> Bounds:
     return bounds
 
 
-def input_tensor(info: NetworkInfo, x: InputLike) -> npt.NDArray[Any]:
+def input_tensor(info: NetworkInfo, x: InputLike) -> Array:
     """`x` as the network wants it: its exact shape without batch, its dtype, little-endian, contiguous.
 
     Converted silently only where nothing can be lost but digits: numbers in lists, and floats of another width.
@@ -67,19 +70,19 @@ def input_tensor(info: NetworkInfo, x: InputLike) -> npt.NDArray[Any]:
     if tensor.shape != info.shape:
         raise BadRequest(_shape_fault(info, tensor.shape), code="shape")
     if tensor.dtype != want:
-        if not (tensor.dtype.kind == "f" and want.kind == "f" or tensor.dtype.newbyteorder("<") == want):
+        if not ((tensor.dtype.kind == "f" and want.kind == "f") or tensor.dtype.newbyteorder("<") == want):
             raise BadRequest(_dtype_fault(info, tensor.dtype), code="dtype")
         tensor = tensor.astype(want)
     return tensor if tensor.flags.c_contiguous else np.ascontiguousarray(tensor)
 
 
-def _from_numbers(info: NetworkInfo, x: InputLike) -> npt.NDArray[Any]:
+def _from_numbers(info: NetworkInfo, x: InputLike) -> Array:
     try:
         numbers = np.asarray(x)
         tensor = numbers.astype(info.dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        expected = f"an array or nested lists of numbers, {info.dtype} of shape {info.shape}"
-        raise BadRequest(f"{type(x).__name__} is no input for {info.name}: {error}; expected {expected}", code="dtype") from None
+        fault = f"{type(x).__name__} is no input for {info.name}: {error}; expected an array or nested lists of numbers"
+        raise BadRequest(fault, code="dtype") from None
     if tensor.dtype.kind in "iu" and not np.array_equal(tensor, numbers):
         raise BadRequest(f"numbers that {info.dtype} cannot hold; {info.name} expects {info.dtype}", code="dtype")
     return tensor

@@ -6,6 +6,7 @@ Does not: connect before a command asks for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,8 +19,23 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 BOUND_NAMES = ("latency_ms", "accuracy", "energy_mj", "certainty", "objective", "on_miss", "conditions")
-OVER_ZERO = click.FloatRange(min=0, min_open=True)
-SHARE = click.FloatRange(min=0, max=1, min_open=True)
+
+
+class Finite(click.FloatRange):
+    """A number above 0; unlike click's own range it takes neither NaN nor infinity."""
+
+    def __init__(self, upper: float | None = None) -> None:
+        super().__init__(min=0, min_open=True, max=upper)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return float(number)
+
+
+OVER_ZERO = Finite()
+SHARE = Finite(1)
 
 _CONNECTION = (
     click.option("--tenant", metavar="NAME", help="Ask as this tenant.  [default: $DELEN_TENANT, else default]"),

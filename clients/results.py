@@ -5,11 +5,9 @@ Role: the answer's record, its logits as an array, and the client's own clock re
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy.typing as npt
-
-from .wire import Answer, Certificate, EnergySource, Stop
+from .wire import Answer, Array, Certificate, EnergySource, Stop
 
 
 class Result(NamedTuple):
@@ -21,7 +19,7 @@ class Result(NamedTuple):
     """
 
     answer: Answer
-    logits: npt.NDArray[Any]
+    logits: Array
     label_name: str | None
     sent_us: int
     received_us: int

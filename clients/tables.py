@@ -94,8 +94,20 @@ def show(renderable: RenderableType) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print one JSON document for programs, to stdout. Takes structs as well as plain values."""
-    click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2 if sys.stdout.isatty() else -1))
+    """Print one JSON document for programs, to stdout. Every field of a struct is named, left out only where unset."""
+    click.echo(msgspec.json.format(msgspec.json.encode(_plain(data)), indent=2 if sys.stdout.isatty() else -1))
+
+
+def _plain(value: Any) -> Any:
+    """Structs as maps with all their fields, whatever shape they have on the wire."""
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        return {name: _plain(field) for name, field in fields.items() if field is not msgspec.UNSET}
+    if isinstance(value, Mapping):
+        return {name: _plain(field) for name, field in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def say(text: str) -> None:

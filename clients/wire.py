@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from .bounds import Bounds, ConditionSet, Record, bounds_fault, conditions_fault
+
+if TYPE_CHECKING:
+    import numpy.typing as npt  # Costs every client 5 ms to import.
 
 VERSION = 1
 HEADER_BYTES_MAX = 64 * 1024
@@ -34,7 +36,7 @@ DTYPES = frozenset({"float32", "float16", "uint8", "int8", "int16", "int32", "in
 EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
 Stop: TypeAlias = Literal["gate", "condition", "deadline", "energy", "fairness", "bound", "objective", "last_exit"]
 Certificate: TypeAlias = Literal["uncertified", "certified", "none"]
-Array: TypeAlias = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 class WireError(ValueError):

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -199,10 +198,14 @@ def _record(steps: Callable[[Tensor], Tensor], features: Tensor) -> Callable[[Te
 def _build(bundle: Bundle, graph: Graph, device: torch.device) -> _Program:
     """Turn one ONNX file into a program. Values: place 0 is the input, then constants, then what the steps give."""
     where = bundle.directory / graph.file
+    raw = bundle.read(graph.file)
     try:
-        model = onnx.load_model_from_string(bundle.read(graph.file))
-    except DecodeError as error:
-        raise EngineFault("unsupported", f"{where} is not an ONNX model: {error}; export it again") from error
+        # Settles that it parses and that every node's inputs come before it, so that the steps below can trust it.
+        onnx.checker.check_model(raw)
+        model = onnx.load_model_from_string(raw)
+    except (ValueError, onnx.checker.ValidationError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0][:300]
+        raise EngineFault("unsupported", f"{where} is not a sound ONNX model: {reason}; export it again") from error
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if not OPSET_MIN <= opset <= OPSET_MAX:
         raise EngineFault(

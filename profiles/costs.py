@@ -26,8 +26,8 @@ class Costs:
     mJ for the whole batch, or None where the profile has no energy. `accuracy[k]`: share of labels right at exit k.
 
     `dominated[k]`: exit k is never worth choosing: a shallower exit is at least as accurate (its answer is already at
-    hand when k's comes), or a deeper one is at least as accurate and takes no more time at batch 1 (k's head is dearer
-    than the way on). `ladder`: the others, shallow to deep; along it accuracy and time at batch 1 rise strictly.
+    hand when k's comes), or a deeper one is more accurate and takes no more time at batch 1 (k's head is dearer than
+    the way on). `ladder`: the others, shallow to deep; along it accuracy and time at batch 1 rise strictly.
     """
 
     segment_us: Table
@@ -159,6 +159,6 @@ def _dominated(accuracy: Sequence[float], time_us: Sequence[float]) -> list[bool
     count = len(accuracy)
     return [
         any(accuracy[other] >= accuracy[k] for other in range(k))
-        or any(accuracy[other] >= accuracy[k] and time_us[other] <= time_us[k] for other in range(k + 1, count))
+        or any(accuracy[other] > accuracy[k] and time_us[other] <= time_us[k] for other in range(k + 1, count))
         for k in range(count)
     ]

@@ -96,9 +96,11 @@ def _panel(panel: _Panel, profile: Profile, costs: Costs) -> None:
         if panel.late is not None:
             axes.plot([value, max(value, panel.late(k))], [accuracy[k]] * 2, "-", color=colour, lw=1.2, zorder=3)
         bars = [[100 * (quality.accuracy - quality.low)], [100 * (quality.high - quality.accuracy)]]
-        style = {"ms": 8, "mew": 1.8, "capsize": 3.5, "elinewidth": 1.4}
+        axes.errorbar(
+            [value], [accuracy[k]], yerr=bars, fmt="none", color=colour, capsize=3.5, elinewidth=1.4, zorder=4
+        )
         face = PAPER if dominated else colour
-        axes.errorbar([value], [accuracy[k]], yerr=bars, fmt="o", color=colour, mfc=face, zorder=4, **style)
+        axes.plot([value], [accuracy[k]], "o", color=colour, mfc=face, ms=8, mew=1.8, zorder=4)
         _label_exit(panel, (value, accuracy[k]), k, dominated)
     _scale(axes, [panel.value(k, b) for k in range(costs.exit_count) for b in (1, *larger)])
 

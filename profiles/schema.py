@@ -26,7 +26,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pass
 
 
-class Cost(_Record, frozen=True):
+class Cost(_Record, frozen=True, kw_only=True):
     """Of one segment or head at one batch size: microseconds over `n` runs after warm-up, and mJ for the whole batch.
 
     `energy_mj` is None where neither a meter nor a model gave one: unknown is never 0.
@@ -39,7 +39,7 @@ class Cost(_Record, frozen=True):
     energy_mj: float | None
 
 
-class ExitQuality(_Record, frozen=True):
+class ExitQuality(_Record, frozen=True, kw_only=True):
     """Accuracy of one exit over `n` labelled samples, with its 95 % interval (Clopper-Pearson)."""
 
     accuracy: float
@@ -48,7 +48,7 @@ class ExitQuality(_Record, frozen=True):
     n: int
 
 
-class Device(_Record, frozen=True):
+class Device(_Record, frozen=True, kw_only=True):
     """What the figures belong to. Two profiles compare only where all of this is equal.
 
     `power_mode` and `clocks_khz` are what the board said, None or empty where it says nothing.
@@ -66,7 +66,7 @@ class Device(_Record, frozen=True):
     versions: dict[str, str]
 
 
-class Profile(_Record, frozen=True):
+class Profile(_Record, frozen=True, kw_only=True):
     """One network on one device. `segments[k][i]` and `heads[k][i]` are at batch size `batches[i]`.
 
     `bundle`: digest of the bundle measured. `energy_model`: how energies were made, in words a reader can check.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import zmq
+
 from delen.clients.bounds import Bounds, merge
 from delen.clients.wire import (
     VERSION,

@@ -35,12 +35,16 @@ class Source(NamedTuple):
 
 
 class Import(NamedTuple):
-    """One imported module. `room` is "" where it is not delen's; `top` means not inside a function."""
+    """One imported module. `room` is "" where it is not delen's; `top`: done as soon as the file is imported.
+
+    `typing_only`: under `if TYPE_CHECKING`, so never done.
+    """
 
     line: int
     module: str
     room: str
     top: bool
+    typing_only: bool
 
 
 @cache
@@ -65,20 +69,21 @@ def _read(path: Path) -> Source:
 @cache
 def imports(source: Source) -> tuple[Import, ...]:
     """Every import of a file, delen's own as `room.module` whatever way it was written."""
-    return tuple(_imports(source.tree, source.room, top=True))
+    return tuple(_imports(source.tree, source.room, top=True, typing_only=False))
 
 
-def _imports(node: ast.AST, room: str, *, top: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, room: str, *, top: bool, typing_only: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             for name in child.names:
-                yield _import(child.lineno, name.name, top=top)
+                yield _import(child.lineno, name.name, top=top, typing_only=typing_only)
         elif isinstance(child, ast.ImportFrom):
             for module in _imported_from(child, room):
-                yield _import(child.lineno, module, top=top)
+                yield _import(child.lineno, module, top=top, typing_only=typing_only)
         else:
             inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            yield from _imports(child, room, top=top and not inside)
+            hidden = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from _imports(child, room, top=top and not inside and not hidden, typing_only=typing_only or hidden)
 
 
 def _imported_from(node: ast.ImportFrom, room: str) -> list[str]:
@@ -91,11 +96,12 @@ def _imported_from(node: ast.ImportFrom, room: str) -> list[str]:
     return [f"{module}.{name.name}" for name in node.names] if is_room else [module]
 
 
-def _import(line: int, module: str, *, top: bool) -> Import:
+def _import(line: int, module: str, *, top: bool, typing_only: bool) -> Import:
     if module.split(".")[0] != "delen":
-        return Import(line, module, "", top)
+        return Import(line, module, "", top, typing_only)
     own = module.removeprefix("delen").removeprefix(".")
-    return Import(line, own, own.split(".")[0] if own.split(".")[0] in ROOMS else "", top)
+    room = own.split(".")[0]
+    return Import(line, own, room if room in ROOMS else "", top, typing_only)
 
 
 def functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -245,7 +245,9 @@ def test_only_process_tops_catch_everything() -> None:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else "everything"
-                if caught in ("everything", "Exception", "BaseException") and not source.matches(PROCESS_TOPS):
+                passed_on = any(isinstance(step, ast.Raise) and step.exc is None for step in node.body)
+                broad = caught in ("everything", "Exception", "BaseException") and not passed_on
+                if broad and not source.matches(PROCESS_TOPS):
                     yield node.lineno, f"catches {caught}"
 
     check(f"`except Exception` only at the top of a loop or process: {', '.join(PROCESS_TOPS)}", over(sources(), rule))
@@ -274,7 +276,9 @@ def test_every_import_is_declared() -> None:
         for item in imports(source):
             top = item.module.split(".")[0]
             ours = item.room or not top or source.room == "" or top in ("delen", *ROOMS)
-            if not ours and top not in sys.stdlib_module_names and DISTRIBUTIONS.get(top, top).lower() not in declared:
+            if item.typing_only or ours:
+                continue
+            if top not in sys.stdlib_module_names and DISTRIBUTIONS.get(top, top).lower() not in declared:
                 yield item.line, f"imports {top}"
 
     check("every import is of the standard library or declared in pyproject.toml", over(sources(), rule))

@@ -1,0 +1,188 @@
+"""The asyncio client: the same verbs as `client.Client`, as coroutines.
+
+Role: `connection.Connection` on `zmq.asyncio`. Flow: a coroutine opens a call and sends; one task reads replies and wakes
+the coroutines; a timer asks the connection what is overdue. A cancelled coroutine takes its request back.
+Does not: know the protocol's rules (connection.py), use threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import zmq
+import zmq.asyncio
+
+from .asking import Asking, now_us
+from .calls import Call, reply_of, result_of
+from .connection import TICK_US
+from .errors import Cancelled
+from .inputs import bounds_of
+from .wire import NetworkInfo, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from .bounds import Bounds
+    from .inputs import BoundArguments, Conditions, InputLike
+    from .results import Result
+
+
+class AsyncClient(Asking):
+    """An asyncio client of one daemon as one tenant; for one event loop. Arguments and errors as `client.Client`."""
+
+    def __init__(
+        self,
+        tenant: str | None = None,
+        *,
+        endpoint: str | None = None,
+        client: str | None = None,
+        timeout_s: float = 5.0,
+        **bounds: Unpack[BoundArguments],
+    ) -> None:
+        super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
+        self._socket = self._connect(zmq.asyncio.Context.instance().socket(zmq.DEALER))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._flushing = False
+
+    async def infer(
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+    ) -> Result:
+        """Ask for one answer; see `client.Client.infer`. Cancelling the coroutine takes the request back."""
+        call = self._infer_call(await self._info(network), x, bounds, timeout_s, keep=True)
+        await self._run(call)
+        return result_of(call)
+
+    async def networks(self) -> tuple[NetworkInfo, ...]:
+        """The networks that this tenant may use, with what their exits cost on this device."""
+        found: tuple[NetworkInfo, ...] = (await self._ask(Networks)).networks
+        return found
+
+    async def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
+        """Set default bounds of this session; those in force are returned once the daemon has acknowledged them."""
+        effective: Bounds = (await self._ask(SetBounds, bounds_of(bounds))).bounds
+        return effective
+
+    async def conditions(self, network: str, conditions: Conditions | None) -> None:
+        """Set this session's default conditions for one network, one set or None per exit; None takes them back."""
+        await self._ask(SetConditions, network, None if conditions is None else tuple(conditions))
+
+    async def stats(self) -> StatsReply:
+        """The daemon's state and this tenant's row of its ledger."""
+        reply: StatsReply = await self._ask(Stats)
+        return reply
+
+    async def ping(self) -> int:
+        """Round trip to the daemon's front, in microseconds."""
+        call = self._call(Ping)
+        await self._run(call)
+        reply_of(call)
+        return call.received_us - call.sent_us
+
+    async def session(self) -> Welcome:
+        """Who the daemon says we are, and the limits that apply."""
+        if self._connection.welcome is None:
+            await self.ping()
+        welcome = self._connection.welcome
+        if welcome is None:
+            raise self._no_welcome()
+        return welcome
+
+    async def close(self) -> None:
+        """End everything that waits with Cancelled, and the connection. A second call does nothing."""
+        if self._closed or self._forked():
+            return
+        self._closed = True
+        self._connection.end_all(Cancelled("the client was closed", code="cancelled"))
+        self._settle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.close(linger=0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, kind: type[Any], *fields: Any) -> Any:
+        call = self._call(kind, *fields)
+        await self._run(call)
+        return reply_of(call)
+
+    async def _info(self, network: str) -> NetworkInfo:
+        info = self._connection.networks.get(network)
+        if info is not None:
+            return info
+        await self.networks()
+        return self._known(network)
+
+    async def _run(self, call: Call) -> None:
+        """Return once `call` ended."""
+        self._check_process()
+        self._check_open()
+        self._start_tasks()
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call.event = ended
+        self._connection.open(call, call.created_us)
+        try:
+            await self._flush()
+            # The end of the time-out comes by the timer, so that the request is taken back at the daemon as well.
+            await ended
+        except asyncio.CancelledError:
+            if self._connection.cancel(call):
+                # A cancelled coroutine must not wait, so the timer's task sends what takes the request back.
+                self._settle()
+            raise
+
+    def _start_tasks(self) -> None:
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._keep_time())]
+
+    async def _receive(self) -> None:
+        while True:
+            frames = await self._socket.recv_multipart()
+            self._connection.receive(frames, now_us())
+            self._settle()
+            await self._flush()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_US / 1e6)
+            now = now_us()
+            if now >= self._connection.wake_at_us:
+                self._connection.tick(now)
+                self._settle()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Send what waits, unless somebody is at it: that one goes on until nothing waits."""
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while True:
+                now = now_us()
+                frames = self._connection.outgoing(now)
+                if frames is None:
+                    self._settle()
+                    return
+                try:
+                    await self._socket.send_multipart(frames, flags=zmq.NOBLOCK)
+                except zmq.Again:
+                    return
+                self._connection.sent(now)
+        finally:
+            self._flushing = False
+
+    def _settle(self) -> None:
+        for call in self._connection.take_ended():
+            with contextlib.suppress(asyncio.InvalidStateError):
+                if call.event is not None and not call.event.done():
+                    call.event.set_result(None)
