@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .clients.client import Client
     from .clients.conditions import load_conditions
     from .clients.errors import (
+        BadFile,
         BadReply,
         BadRequest,
         BoundsInfeasible,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "BadFile",
     "BadReply",
     "BadRequest",
     "Bounds",

@@ -93,7 +93,7 @@ class Asking:
         message = Infer(
             VERSION, self._connection.new_id(), info.name, (TensorSpec(info.dtype, info.shape),), bounds_of(bounds)
         )
-        data = tensor.tobytes() if keep or not tensor.size else memoryview(tensor).cast("B")
+        data = tensor.tobytes() if keep or not tensor.size else tensor.data.cast("B")
         return Call(message=message, tensors=(data,), created_us=now, give_up_us=give_up_us, info=info)
 
     def _known(self, network: str) -> NetworkInfo:

@@ -1,14 +1,13 @@
 """The asyncio client: the same verbs as `client.Client`, as coroutines.
 
-Role: `connection.Connection` on `zmq.asyncio`. Flow: a coroutine opens a call and sends; one task reads replies and wakes
-the coroutines; a timer asks the connection what is overdue. A cancelled coroutine takes its request back.
+Role: `connection.Connection` on `zmq.asyncio`. Flow: a coroutine opens a call and sends; one task reads replies and
+wakes the coroutines; a timer asks the connection what is overdue. A cancelled coroutine takes its request back.
 Does not: know the protocol's rules (connection.py), use threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -46,7 +45,7 @@ class AsyncClient(Asking):
         super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
         self._socket = self._connect(zmq.asyncio.Context.instance().socket(zmq.DEALER))
         self._tasks: list[asyncio.Task[None]] = []
-        self._flushing = False
+        self._blocked = asyncio.Event()
 
     async def infer(
         self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
@@ -97,7 +96,7 @@ class AsyncClient(Asking):
             return
         self._closed = True
         self._connection.end_all(Cancelled("the client was closed", code="cancelled"))
-        self._settle()
+        self._flush()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -124,33 +123,29 @@ class AsyncClient(Asking):
         return self._known(network)
 
     async def _run(self, call: Call) -> None:
-        """Return once `call` ended."""
+        """Return once `call` ended. Its time-out comes by the timer, so that the daemon is told as well."""
         self._check_process()
         self._check_open()
         self._start_tasks()
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        call.event = ended
+        call.event = asyncio.get_running_loop().create_future()
         self._connection.open(call, call.created_us)
+        self._flush()
         try:
-            await self._flush()
-            # The end of the time-out comes by the timer, so that the request is taken back at the daemon as well.
-            await ended
+            await call.event
         except asyncio.CancelledError:
-            if self._connection.cancel(call):
-                # A cancelled coroutine must not wait, so the timer's task sends what takes the request back.
-                self._settle()
+            self._connection.cancel(call)
+            self._flush()
             raise
 
     def _start_tasks(self) -> None:
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._keep_time())]
+            self._tasks = [asyncio.create_task(work()) for work in (self._receive, self._keep_time, self._unblock)]
 
     async def _receive(self) -> None:
         while True:
             frames = await self._socket.recv_multipart()
             self._connection.receive(frames, now_us())
-            self._settle()
-            await self._flush()
+            self._flush()
 
     async def _keep_time(self) -> None:
         while True:
@@ -158,31 +153,34 @@ class AsyncClient(Asking):
             now = now_us()
             if now >= self._connection.wake_at_us:
                 self._connection.tick(now)
-                self._settle()
-            await self._flush()
+                self._flush()
 
-    async def _flush(self) -> None:
-        """Send what waits, unless somebody is at it: that one goes on until nothing waits."""
-        if self._flushing:
-            return
-        self._flushing = True
-        try:
-            while True:
-                now = now_us()
-                frames = self._connection.outgoing(now)
-                if frames is None:
-                    self._settle()
-                    return
-                try:
-                    await self._socket.send_multipart(frames, flags=zmq.NOBLOCK)
-                except zmq.Again:
-                    return
-                self._connection.sent(now)
-        finally:
-            self._flushing = False
+    async def _unblock(self) -> None:
+        poller = zmq.asyncio.Poller()
+        poller.register(self._socket, zmq.POLLOUT)
+        while True:
+            await self._blocked.wait()
+            self._blocked.clear()
+            await poller.poll()
+            self._flush()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
+        """Send what waits, as far as the socket takes it, and wake those whose calls ended."""
+        while True:
+            now = now_us()
+            frames = self._connection.outgoing(now)
+            if frames is None:
+                break
+            # Not waiting, this is done when it returns; so nothing can come between sending and noting it.
+            sending = self._socket.send_multipart(frames, flags=zmq.NOBLOCK)
+            assert isinstance(sending, asyncio.Future)
+            fault = sending.exception()
+            if isinstance(fault, zmq.Again):
+                self._blocked.set()
+                break
+            if fault is not None:
+                raise fault
+            self._connection.sent(now)
         for call in self._connection.take_ended():
-            with contextlib.suppress(asyncio.InvalidStateError):
-                if call.event is not None and not call.event.done():
-                    call.event.set_result(None)
+            if call.event is not None and not call.event.done():
+                call.event.set_result(None)

@@ -10,9 +10,6 @@ Does not: know the protocol's rules (connection.py), speak asyncio (async_client
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +22,7 @@ from .bounds import Bounds
 from .calls import Call, reply_of, result_of
 from .errors import Cancelled, DelenError
 from .inputs import BoundArguments, Conditions, InputLike, bounds_of
+from .line import Line
 from .results import Result
 from .wire import NetworkInfo, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
 
@@ -34,12 +32,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .pending import PendingResult
-
-# Replies read before those they end are told, so that one flood cannot starve the rest.
-READ_COUNT_MAX = 64
-# select(2) cannot watch higher file descriptors; it is preferred for short waits since poll(2) counts milliseconds.
-SELECT_FD_MAX = 1024
-SHORT_WAIT_US = 5_000
 
 
 class Client(Asking):
@@ -66,7 +58,7 @@ class Client(Asking):
         **bounds: Unpack[BoundArguments],
     ) -> None:
         super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
-        # `_state` guards the connection and the wake pipe, for microseconds; `_leading` the socket, while one waits.
+        # `_state` guards the connection, for microseconds; `_leading` the line, for as long as one waits on it.
         self._state = threading.Lock()
         self._leading = threading.Lock()
         self._followers: list[Call] = []
@@ -74,20 +66,7 @@ class Client(Asking):
         self._background: threading.Thread | None = None
         self._background_event = threading.Event()
         self._submitted_count = 0
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        try:
-            self._socket: zmq.Socket[bytes] = self._connect(zmq.Context.instance().socket(zmq.DEALER))
-        except DelenError:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            raise
-        self._socket_fd = int(self._socket.getsockopt(zmq.FD))
-        self._poll = select.poll()
-        self._poll.register(self._socket_fd, select.POLLIN)
-        self._poll.register(self._wake_read, select.POLLIN)
-        self._selectable = max(self._socket_fd, self._wake_read) < SELECT_FD_MAX
+        self._line = Line(self._connect(zmq.Context.instance().socket(zmq.DEALER)))
 
     def infer(
         self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
@@ -167,7 +146,7 @@ class Client(Asking):
             self._check_open()
             now = now_us()
             blocked = self._flush(now)
-            self._sleep(min(wait_us, self._connection.wake_at_us - now), blocked)
+            self._line.wait(min(wait_us, self._connection.wake_at_us - now), to_send=blocked)
             self._read(None)
             now = now_us()
             if now >= self._connection.wake_at_us:
@@ -231,14 +210,11 @@ class Client(Asking):
                 return
             self._closed = True
             self._connection.end_all(Cancelled("the client was closed", code="cancelled"))
-            self._wake_locked()
+            self._line.wake()
         with self._leading:
             self._settle()
-            self._socket.close(linger=0)
             with self._state:
-                os.close(self._wake_read)
-                os.close(self._wake_write)
-                self._wake_write = -1
+                self._line.close()
         self._deliver()
         self._background_event.set()
         if self._background is not None and self._background is not threading.current_thread():
@@ -347,7 +323,7 @@ class Client(Asking):
                 self._background_event.wait()
                 self._background_event.clear()
 
-    # ---- the socket, by the one who leads
+    # ---- the line, by the one who leads
 
     def _lead(self, call: Call | None) -> None:
         """Work the socket until `call` ended (None: until no future waits) or until there is an end to tell."""
@@ -362,52 +338,24 @@ class Client(Asking):
             self._settle()
             if self._due or (call.ended if call is not None else not self._submitted_count):
                 return
-            self._sleep(due_us - now, blocked)
+            self._line.wait(due_us - now, to_send=blocked)
             self._read(call)
 
     def _flush(self, now: int) -> bool:
         """Send what waits; True when the socket takes no more now."""
-        send = self._socket.send
         with self._state:
-            if self._closed:
-                return False
-            while True:
+            while not self._closed:
                 frames = self._connection.outgoing(now)
                 if frames is None:
-                    return False
-                try:
-                    for frame in frames[:-1]:
-                        send(frame, zmq.SNDMORE | zmq.NOBLOCK)
-                    send(frames[-1], zmq.NOBLOCK)
-                except zmq.Again:
+                    break
+                if not self._line.send(frames):
                     return True
                 self._connection.sent(now)
-
-    def _sleep(self, wait_us: int, blocked: bool) -> None:
-        """Until the socket may be ready, another thread wakes us, or the time is over; may end early.
-
-        The socket's descriptor tells changes only, so its state is asked before each wait, which only the leader does.
-        """
-        ready = zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN
-        if wait_us <= 0 or self._socket.getsockopt(zmq.EVENTS) & ready:
-            return
-        if wait_us < SHORT_WAIT_US and self._selectable:
-            woken = self._wake_read in select.select([self._socket_fd, self._wake_read], [], [], wait_us / 1e6)[0]
-        else:
-            woken = any(fd == self._wake_read for fd, _ in self._poll.poll(wait_us // 1000 + 1))
-        if woken:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
+        return False
 
     def _read(self, call: Call | None) -> None:
-        """Read replies while there are any, or until `call` ended."""
-        socket = self._socket
-        for _ in range(READ_COUNT_MAX):
-            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                return
-            frames = [socket.recv(zmq.NOBLOCK)]
-            while socket.getsockopt(zmq.RCVMORE):
-                frames.append(socket.recv(zmq.NOBLOCK))
+        """Take in replies while there are any, or until `call` ended."""
+        for frames in self._line.messages():
             now = now_us()
             with self._state:
                 self._connection.receive(frames, now)
@@ -436,11 +384,6 @@ class Client(Asking):
             self._wake()
 
     def _wake(self) -> None:
+        # The line is closed under the same lock, so that no byte goes to a descriptor that was reused.
         with self._state:
-            self._wake_locked()
-
-    def _wake_locked(self) -> None:
-        # The pipe is closed under the same lock, so that no byte goes to a descriptor that was reused.
-        if self._wake_write >= 0:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._wake_write, b"\0")
+            self._line.wake()

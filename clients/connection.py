@@ -55,6 +55,9 @@ TICK_US = 100_000
 # After this much silence a hello asks whether the daemon still knows us; doubles while only hellos are answered.
 PATIENCE_US = 500_000
 PATIENCE_US_MAX = 2_000_000
+# An answer that takes longer is asked for again, so many at each tick.
+OVERDUE_US = 2_000_000
+FETCHES_MAX = 32
 # A request that waited this long before it was sent tells the daemon a bound that much smaller.
 BUDGET_GRAIN_US = 100
 # Calls that may wait for an answer, and hellos that may be asked for in a row before this is called a fault.
@@ -177,11 +180,18 @@ class Connection:
             self._take_back(call)
         if not self._calls:
             return
+        self._fetch_overdue(now_us)
         oldest = next(iter(self._calls.values()))
         quiet_since_us = max(self._heard_us, oldest.resent_us, self._hello_sent_us)
         if oldest.resent_us and now_us - quiet_since_us >= self._patience_us:
             self._patience_us = min(2 * self._patience_us, PATIENCE_US_MAX)
             self._ask_hello(now_us)
+
+    def _fetch_overdue(self, now_us: int) -> None:
+        """Ask for answers that are long in coming: the daemon drops an answer when its reader is too slow."""
+        late = (c for c in self._calls.values() if c.sent_us and now_us - c.resent_us >= OVERDUE_US)
+        for call in [c for c in itertools.islice(late, FETCHES_MAX) if isinstance(c.message, Infer)]:
+            self._say_again(call, forgotten=False, now_us=now_us)
 
     def cancel(self, call: Call, error: DelenError | None = None) -> bool:
         """End this call now and tell the daemon, which may be too late to save the work. False: it had ended."""
@@ -254,7 +264,7 @@ class Connection:
 
     def _on_refusal(self, call: Call, refusal: Refusal, now_us: int) -> None:
         if refusal.code == "hello_required":
-            self._rejoin(refusal, now_us)
+            self._rejoin(call, refusal, now_us)
         elif call.fetching:
             # Whatever the reason, the daemon will not give the answer; asking in full gives one, or the true refusal.
             self._say_again(call, forgotten=True, now_us=now_us)
@@ -263,7 +273,7 @@ class Connection:
                 self.networks.pop(call.message.network, None)
             self._end(call, error=error_of(refusal))
 
-    def _rejoin(self, refusal: Refusal, now_us: int) -> None:
+    def _rejoin(self, refused: Call, refusal: Refusal, now_us: int) -> None:
         """A new connection, or a daemon that forgot us: say hello and everything unanswered once more."""
         if self._hello_asked:
             return  # This reply is to something sent before that hello, and said again since.
@@ -274,8 +284,11 @@ class Connection:
         self._outbox.clear()
         self._ask_hello(now_us)
         self._outbox.extend(self._conditions_again())
+        # Only this call is sure to be unknown there. Those sent before are asked for first, which never runs them
+        # twice nor says them again with a smaller bound, which would be another request to the daemon.
+        refused.forgotten = True
         for call in self._calls.values():
-            call.fetching = False
+            call.fetching = isinstance(call.message, Infer) and call.sent_us > 0 and not call.forgotten
             self._outbox.append(call)
 
     def _conditions_again(self) -> list[Request]:

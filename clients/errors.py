@@ -96,6 +96,13 @@ class BadReply(DelenError):
         super().__init__(message, code="bad_reply", request_id=request_id, hint=hint)
 
 
+class BadFile(DelenError, ValueError):
+    """A file handed to the client (picture, array, conditions) cannot be used; the text names it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="bad_file")
+
+
 _REFUSALS: dict[str, type[Refused]] = {
     "not_ready": NotReady,
     "shutting_down": NotReady,

@@ -36,7 +36,7 @@ MEANING = {
     ExitCode.NO_INPUT: "a file that was named does not exist or cannot be read",
     ExitCode.UNAVAILABLE: "no daemon answers, or an engine or package is not installed",
     ExitCode.INTERNAL: "a fault of delen's own: please report it",
-    ExitCode.CANNOT_CREATE: "an output file cannot be written",
+    ExitCode.CANNOT_CREATE: "a file, plot or socket cannot be made",
     ExitCode.ALREADY_RUNNING: "a daemon already serves these sockets",
     ExitCode.PERMISSION: "not allowed",
     ExitCode.BAD_CONFIG: "the configuration cannot be used",
@@ -50,6 +50,10 @@ _BY_NAME = {
     "Failed": ExitCode.FAILED,
     "DelenError": ExitCode.FAILED,
     "EngineFault": ExitCode.UNAVAILABLE,
+    "WorkerFailed": ExitCode.UNAVAILABLE,
+    "DaemonFailed": ExitCode.UNAVAILABLE,
+    "EndpointError": ExitCode.CANNOT_CREATE,
+    "BadFile": ExitCode.BAD_DATA,
     "BundleError": ExitCode.BAD_DATA,
     "ProfileError": ExitCode.BAD_DATA,
     "WireError": ExitCode.BAD_DATA,
@@ -85,6 +89,6 @@ def code_of(error: BaseException) -> ExitCode | None:
         return ExitCode.NO_INPUT
     if isinstance(error, FileExistsError):
         return ExitCode.CANNOT_CREATE
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return ExitCode.UNAVAILABLE
     return None

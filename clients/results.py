@@ -50,8 +50,8 @@ class Result(NamedTuple):
         return self.answer.certificate
 
     @property
-    def energy_mj(self) -> float:
-        """What this request was charged; `energy_source` says how it is known."""
+    def energy_mj(self) -> float | None:
+        """What this request was charged, None where unknown; `energy_source` says how it is known."""
         return self.answer.energy_mj
 
     @property

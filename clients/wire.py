@@ -31,7 +31,7 @@ TENSORS_MAX = 1
 ANSWER_BYTES_MAX = 1024 * 1024
 RANK_MAX = 8
 # What may cross the wire: fixed-size little-endian numbers only, so no object can be smuggled in.
-DTYPES = frozenset({"float32", "float16", "uint8", "int8", "int16", "int32", "int64"})
+DTYPES = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 
 EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
 Stop: TypeAlias = Literal["gate", "condition", "deadline", "energy", "fairness", "bound", "objective", "last_exit"]
@@ -55,7 +55,7 @@ class TensorSpec(Record, frozen=True, array_like=True):
     shape: tuple[int, ...]
 
     def byte_count(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * DTYPES[self.dtype]
 
 
 class Offer(Record, frozen=True):
@@ -263,6 +263,7 @@ Request: TypeAlias = Hello | Networks | Infer | Fetch | Cancel | SetBounds | Set
 Reply: TypeAlias = Welcome | NetworkList | BoundsSet | StatsReply | Pong | Answer | Refusal | Failure
 Frames: TypeAlias = Sequence[bytes | memoryview]
 
+_NAMES = {np.dtype(name): name for name in DTYPES}
 _encoder = msgspec.msgpack.Encoder()
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_reply = msgspec.msgpack.Decoder(Reply).decode
@@ -322,7 +323,8 @@ def array(spec: TensorSpec, frame: bytes | memoryview) -> Array:
 
 
 def tensor_spec(tensor: Array) -> TensorSpec:
-    return TensorSpec(tensor.dtype.name, tensor.shape)
+    # numpy builds a dtype's name anew each time; this is on every request's path.
+    return TensorSpec(_NAMES.get(tensor.dtype) or tensor.dtype.name, tensor.shape)
 
 
 def runtime_directories(environ: Mapping[str, str], uid: int) -> list[Path]:

@@ -39,8 +39,10 @@ class Answers:
 
     def find(self, request_id: bytes, now_us: int) -> Kept | None:
         """What is known of an id, if the window still holds it."""
-        self._close(now_us)
-        return self._running.get(request_id) or self._ended.get(request_id)
+        kept = self._running.get(request_id) or self._ended.get(request_id)
+        if kept is None or kept.reply is None or kept.ended_us > now_us - self._limits.answer_window_ms * 1000:
+            return kept
+        return None
 
     def begin(self, infer: Infer, ticket: int, route: bytes) -> None:
         """A request was accepted for this connection."""

@@ -49,7 +49,10 @@ class Server:
         return len(self._requests)
 
     def account(self, tenant: str) -> Account:
-        return self.accounts.setdefault(tenant, Account(tenant))
+        account = self.accounts.get(tenant)
+        if account is None:
+            account = self.accounts[tenant] = Account(tenant)
+        return account
 
     def running(self, run_id: int) -> str | None:
         """The network of this run if it is the one the device has; None for runs long lost."""

@@ -28,6 +28,8 @@ class Session:
         default = self.bounds
         if network in self.conditions:
             default = merge(default, Bounds(conditions=self.conditions[network]))
+        if default == _NOTHING_SAID:
+            return override
         return default if override == _NOTHING_SAID else merge(default, override)
 
 

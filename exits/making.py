@@ -195,6 +195,7 @@ def _describe(order: Order, result: CalibrationResult, split: Split, tested: lis
         provenance={
             "data": recipe.data,
             "recipe": f"{recipe.name} {recipe.version}",
+            "epochs": str(recipe.epochs),
             "seed": str(order.seed),
             "torch": torch.__version__,
             "test_accuracy": f"{rates} by exit, on {len(split.test.labels)} test images",

@@ -77,7 +77,7 @@ def train(recipe: Recipe, data: Labelled, *, seed: int = 0, device: str = "cpu")
 
 def normalise(recipe: Recipe, images: object) -> Tensor:
     """Bytes to what the network eats: shape kept, float32, (value/255 - mean)/std."""
-    return (torch.as_tensor(images).float() / 255 - recipe.mean) / recipe.std
+    return (torch.tensor(images).float() / 255 - recipe.mean) / recipe.std
 
 
 def joint_loss(recipe: Recipe, logits: Tensor, target: Tensor) -> Tensor:

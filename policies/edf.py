@@ -33,6 +33,8 @@ def choose(view: View, now_us: int, run_id: int) -> Choice | None:
         run_id: what the run will be called.
     """
     bounded = [pool for pool in view.bounded.values() if pool]
+    if len(bounded) == 1 and len(bounded[0]) == 1:
+        return _lone(bounded[0][0], now_us, run_id)
     if bounded:
         pool = min(bounded, key=lambda members: members[0].due_us)
         work = load.chunks(bounded)
@@ -42,6 +44,17 @@ def choose(view: View, now_us: int, run_id: int) -> Choice | None:
     if not idle:
         return None
     return _compose(min(idle, key=lambda members: members[0].due_us), now_us, run_id, NEVER_US)
+
+
+def _lone(member: Waiting, now_us: int, run_id: int) -> Choice:
+    """Nobody else waits for anything bounded: as deep as it wants and its deadline allows."""
+    served, takes_us, stop = member.served, 0, 0
+    for limit in reversed(served.ladder):
+        stop = _stop(member, limit)
+        takes_us = served.time_us(member.stage, stop, 1)
+        if now_us + takes_us <= member.deadline_us or stop == member.expected:
+            break
+    return _choice(run_id, (member,), (stop,), takes_us)
 
 
 def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, spare_us: int) -> Choice:
@@ -57,7 +70,7 @@ def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, spare_us: int) -
         behind_us = max(0, len(least) - len(members)) * must_us // len(least)
         if takes_us + behind_us - must_us <= spare_us and now_us + takes_us <= _earliest(members):
             return _choice(run_id, members, stops, takes_us)
-    return _choice(run_id, least, [member.expected for member in least], must_us)
+    return _choice(run_id, least, [_stop(member, pool[0].expected) for member in least], must_us)
 
 
 def _members(pool: Sequence[Waiting], served: Served, limit: int, now_us: int) -> list[Waiting]:
@@ -103,15 +116,15 @@ def _run_us(served: Served, stage: int, stops: Sequence[int]) -> int:
 def _choice(run_id: int, members: Sequence[Waiting], stops: Sequence[int], takes_us: int) -> Choice:
     served, stage = members[0].served, members[0].stage
     rows = tuple(_row(member, stop) for member, stop in zip(members, stops, strict=True))
-    timely = [member.deadline_us for member in members if member.deadline_us < NEVER_US]
-    factor = served.correction.factor
+    stop_by_us = _earliest(members)
+    if stop_by_us >= NEVER_US:
+        return Choice(Run(run_id, served.name, stage, rows, 0, (), takes_us), tuple(members))
+    costs, factor, batch = served.costs, served.correction.factor, len(members)
     segments_us = tuple(
-        int((served.costs.segment_us[index][len(members)] + served.costs.head_us[index][len(members)]) * factor) + 1
+        int((costs.segment_us[index][batch] + costs.head_us[index][batch]) * factor) + 1
         for index in range(max(stops) + 1)
     )
-    stop_by = min(timely, default=0)
-    run = Run(run_id, served.name, stage, rows, stop_by, segments_us, takes_us)
-    return Choice(run, tuple(members))
+    return Choice(Run(run_id, served.name, stage, rows, stop_by_us, segments_us, takes_us), tuple(members))
 
 
 def _row(member: Waiting, stop: int) -> Row:

@@ -114,7 +114,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     """One command to a device: these rows of one network, from segment `first`, each to its own `stop`.
 
     `stop_by_us`: at an exit, rows leave with what they have if the next segment would end later than this; 0: never.
-    `segments_us`: predicted time of each segment with its head, from segment 0, for that decision.
+    `segments_us`: predicted time of each segment with its head, from segment 0, for that decision; else empty.
     """
 
     id: int

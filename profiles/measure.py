@@ -37,6 +37,9 @@ from .schema import FORMAT, Cost, ExitQuality, Profile, ProfileError, profile_fa
 BATCHES = (1, 2, 4, 8, 16, 32)
 # At most so many runs of one batch size before the others have their turn.
 TURN_RUNS_MAX = 50
+# Of a quick budget's time, what one run of every size may take: there are two to warm up, two to three to weigh, and a
+# last round that begins just before the time is up.
+QUICK_ROUND_SHARE_MAX = 0.15
 
 OnProgress = Callable[[int, int, str], None]
 # The clock, by a name of its own so that tests can put another in its place.
@@ -61,7 +64,7 @@ class Budget(NamedTuple):
 
 # At most 5 s in all for a network of 4 exits. 30 runs see a 1-in-100 stall one time in four (1 - 0.99^30), so the p99
 # of few runs is mostly too low; the factor is a round margin (LOG.md has what quick and full profiles differed by).
-QUICK = Budget(quick=True, timing_s=2.5, rounds_min=2, turn_s=0.02, energy_s=0.8, samples_max=0, p99_factor=1.25)
+QUICK = Budget(quick=True, timing_s=2.0, rounds_min=2, turn_s=0.02, energy_s=0.8, samples_max=0, p99_factor=1.25)
 FULL = Budget(quick=False, timing_s=30.0, rounds_min=30, turn_s=0.05, energy_s=15.0, samples_max=10_000, p99_factor=1.0)
 
 
@@ -150,9 +153,9 @@ class _Measurement:
         """Seconds of the whole network by batch size, the second run of two; sizes that do not fit are left out."""
         chain_s: dict[int, float] = {}
         for batch, images in inputs.items():
-            # A round is due rounds_min times; a size is about as dear as the last one in proportion.
+            # The next size is about as dear as the last one in proportion.
             guess_s = sum(chain_s.values()) + max(chain_s.values(), default=0.0) * 2
-            if self._budget.quick and guess_s * (self._budget.rounds_min + 2) > self._budget.timing_s:
+            if self._budget.quick and guess_s > self._budget.timing_s * QUICK_ROUND_SHARE_MAX and chain_s:
                 break
             self._on_progress(5, 100, f"warming up, batch {batch}")
             try:

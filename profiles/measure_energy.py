@@ -134,8 +134,8 @@ def _step_by_step(
 
 
 def _median_mj(weighing: Weighing, work: Callable[[], object], guess_us: float, window_s: float) -> float | None:
-    """The middle of as many windows as the meter's least length allows, up to three: one may be disturbed."""
-    windows = max(1, min(WINDOWS_MAX, int(window_s / weighing.least_s))) if weighing.least_s else WINDOWS_MAX
+    """The middle of up to three windows, as the meter's least length and the work allow: one may be disturbed."""
+    windows = max(1, min(WINDOWS_MAX, int(window_s / max(weighing.least_s, guess_us / 1e6))))
     found = [weighing.of(work, guess_us, window_s / windows) for _ in range(windows)]
     known = [value for value in found if value is not None]
     return median(known) if known else None

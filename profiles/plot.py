@@ -106,8 +106,6 @@ def _panel(panel: _Panel, profile: Profile, costs: Costs) -> None:
 
 
 def _label_exit(panel: _Panel, point: tuple[float, float], index: int, dominated: bool) -> None:
-    from matplotlib.patheffects import withStroke
-
     side = 1 if dominated else panel.side
     panel.axes.annotate(
         f"exit {index}\ndominated" if dominated else f"exit {index}",
@@ -119,7 +117,7 @@ def _label_exit(panel: _Panel, point: tuple[float, float], index: int, dominated
         fontsize=9,
         color=DOMINATED if dominated else INK,
         zorder=5,
-        path_effects=[withStroke(linewidth=3, foreground=PAPER)],
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
     )
 
 

@@ -209,7 +209,7 @@ def serving(daemon: FakeDaemon, directory: Path, tenant: str = "t") -> Iterator[
 
 def main(endpoint: str) -> None:
     """Serve on `endpoint` until killed."""
-    router = zmq.Context.instance().socket(zmq.ROUTER)
+    router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     router.bind(endpoint)
     serve(FakeDaemon(), router)
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -375,7 +376,7 @@ def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
 def test_completion_offers_commands_without_importing_them() -> None:
     group = cli.delen
     assert isinstance(group, cli.DelenGroup)
-    found = group.shell_complete(cli.click.Context(group), "de")
+    found = group.shell_complete(click.Context(group), "de")
     assert [item.value for item in found] == ["demo"]
 
 

@@ -1,0 +1,75 @@
+"""Reading what an ONNX file says about itself must agree with onnx's own reader, and survive anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delen.exits.bundle import shipped_directory
+from delen.exits.graph_file import GraphFault, Port, read_facts
+
+SEGMENT = (shipped_directory() / "digits" / "segment2.onnx").read_bytes()
+
+
+def test_inputs_and_outputs_are_read_without_an_engine() -> None:
+    facts = read_facts(SEGMENT)
+    assert facts.inputs == (Port("input", "float32", (None, 16, 4, 4)),)
+    assert facts.outputs == (Port("output", "float32", (None, 32, 4, 4)),)
+
+
+def test_every_cut_of_a_graph_is_refused_or_readable_but_never_crashes() -> None:
+    for length in range(0, len(SEGMENT), 211):
+        with pytest.raises(GraphFault):
+            read_facts(SEGMENT[:length])
+
+
+@given(st.integers(0, len(SEGMENT) - 1), st.integers(0, 255))
+def test_a_changed_byte_never_raises_anything_but_a_fault(at: int, value: int) -> None:
+    damaged = bytearray(SEGMENT)
+    damaged[at] = value
+    try:
+        read_facts(bytes(damaged))
+    except GraphFault:
+        pass
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_never_raise_anything_but_a_fault(data: bytes) -> None:
+    try:
+        read_facts(data)
+    except GraphFault:
+        pass
+
+
+def test_external_weights_are_found_wherever_a_tensor_may_be() -> None:
+    onnx = pytest.importorskip("onnx", reason="makes graphs with onnx: pip install 'delen[torch]'")
+    helper = onnx.helper
+    outside = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "outside")
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    inside = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "inside")
+    info = helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch"])
+    nested = helper.make_graph([helper.make_node("Constant", [], ["output"], value=outside)], "then", [], [info])
+    branch = helper.make_node("If", ["input"], ["output"], then_branch=nested, else_branch=nested)
+    sparse = onnx.SparseTensorProto(values=inside, indices=outside)
+    hidden = [
+        helper.make_graph([], "initializer", [], [info], [outside]),
+        helper.make_graph([helper.make_node("Constant", [], ["output"], value=outside)], "attribute", [], [info]),
+        helper.make_graph([branch], "nested", [], [info]),
+        helper.make_graph([], "sparse", [], [info], sparse_initializer=[sparse]),
+    ]
+    for graph in hidden:
+        with pytest.raises(GraphFault, match="'outside' keeps its data in another file"):
+            read_facts(helper.make_model(graph).SerializeToString())
+    assert read_facts(helper.make_model(helper.make_graph([], "fine", [], [info], [inside])).SerializeToString())
+
+
+def test_functions_are_refused_because_tensors_hide_in_them() -> None:
+    onnx = pytest.importorskip("onnx", reason="makes graphs with onnx: pip install 'delen[torch]'")
+    helper = onnx.helper
+    node = helper.make_node("Identity", ["x"], ["y"])
+    function = helper.make_function("delen.test", "Same", ["x"], ["y"], [node], [helper.make_opsetid("", 18)])
+    model = helper.make_model(helper.make_graph([], "g", [], []), functions=[function])
+    with pytest.raises(GraphFault, match="functions"):
+        read_facts(model.SerializeToString())
