@@ -160,13 +160,14 @@ class AsyncClient(Asking):
         poller.register(self._socket, zmq.POLLOUT)
         while True:
             await self._blocked.wait()
-            self._blocked.clear()
             await poller.poll()
+            self._blocked.clear()
             self._flush()
 
     def _flush(self) -> None:
         """Send what waits, as far as the socket takes it, and wake those whose calls ended."""
-        while True:
+        # While `_unblock` waits for room, zmq.asyncio would queue what is sent instead of refusing it.
+        while not self._blocked.is_set():
             now = now_us()
             frames = self._connection.outgoing(now)
             if frames is None:

@@ -33,26 +33,20 @@ if TYPE_CHECKING:
     from ..profiles.schema import Profile
 
 
-class Batches(click.ParamType[tuple[int, ...]]):
+def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """Comma-separated batch sizes; 1 is always among them, since every other figure builds on it."""
-
-    name = "sizes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            sizes = {int(part) for part in str(value).split(",")}
-        except ValueError:
-            self.fail(f"{value!r} is no list of batch sizes; expected e.g. 1,2,4,8", param, ctx)
-        if min(sizes) < 1:
-            self.fail(f"{min(sizes)} is no batch size; expected at least 1", param, ctx)
-        return tuple(sorted(sizes | {1}))
+    try:
+        sizes = {int(part) for part in value.split(",")}
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of batch sizes; expected e.g. 1,2,4,8", ctx, param) from None
+    if min(sizes) < 1:
+        raise click.BadParameter(f"{min(sizes)} is no batch size; expected at least 1", ctx, param)
+    return tuple(sorted(sizes | {1}))
 
 
 @click.command("profile")
 @click.argument("network")
-@click.option("--batches", type=Batches(), default="1,2,4,8,16,32", show_default=True, help="Batch sizes to measure.")
+@click.option("--batches", callback=_sizes, default="1,2,4,8,16,32", show_default=True, help="Sizes to measure.")
 @click.option("--quick", is_flag=True, help="At most 5 s, with wider margins.")
 @click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with the torch engine.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .options import OVER_ZERO
-from .tables import json_option, print_json, say
+from .tables import Column, json_option, print_json, print_table, say
 
 
 @click.command("serve")
@@ -52,8 +52,11 @@ def serve_command(
     if as_json:
         print_json(settings)
     elif check:
-        say(f"networks: {', '.join(settings.networks)}; engine {settings.engine}, {settings.threads} threads")
-        say(f"tenants: {', '.join(tenant.name for tenant in settings.tenants)}; sockets in {settings.runtime_dir}")
+        names = {"networks": settings.networks, "tenants": [tenant.name for tenant in settings.tenants]}
+        rows = [{"what": what, "value": ", ".join(values)} for what, values in names.items()]
+        rows.append({"what": "engine", "value": f"{settings.engine} on {settings.device}, {settings.threads} threads"})
+        rows.append({"what": "sockets", "value": settings.runtime_dir})
+        print_table(rows, (Column("what", "served", justify="left"), Column("value", "", justify="left")))
     if check:
         return
     from ..daemon.loop import serve

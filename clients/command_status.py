@@ -135,9 +135,11 @@ def _tenant_rows(tenant: TenantStats) -> list[dict[str, Any]]:
         "p99": tenant.latency_p99_us if tenant.answered else None,
         "energy": None if tenant.energy_source == "unknown" else tenant.energy_mj,
         "source": tenant.energy_source,
+        "network": None,
+        "exits": None,
     }
     exits = [{"network": name, "exits": counts} for name, counts in sorted(tenant.exits.items())]
-    return [{**first, **(exits[0] if exits else {})}, *({"tenant": "", **row} for row in exits[1:])]
+    return [{**first, **(exits[0] if exits else {})}, *exits[1:]]
 
 
 def _duration(value_us: int) -> str:

@@ -97,6 +97,7 @@ class Connection:
         self._hello_sent_us = 0
         self._hello_due = True
         self._hello_asked = False
+        self._conditions_said = False
         self._rejoin_count = 0
         self._heard_us = 0
 
@@ -235,6 +236,7 @@ class Connection:
         self._outbox.appendleft(Hello(VERSION, self._hello_id, self.client, self.bounds))
         self._hello_due = False
         self._hello_asked = True
+        self._conditions_said = False
 
     def _on_hello(self, reply: Reply, now_us: int) -> None:
         self._hello_asked = False
@@ -251,7 +253,7 @@ class Connection:
         self.bounds = reply.bounds
         if restarted:
             self.networks.clear()
-            self._outbox.extend(self._conditions_again())
+            self._say_conditions()
         for call in self._calls.values():
             if 0 < call.resent_us < self._hello_sent_us:
                 self._say_again(call, forgotten=restarted, now_us=now_us)
@@ -283,7 +285,7 @@ class Connection:
             return
         self._outbox.clear()
         self._ask_hello(now_us)
-        self._outbox.extend(self._conditions_again())
+        self._say_conditions()
         # Only this call is sure to be unknown there. Those sent before are asked for first, which never runs them
         # twice nor says them again with a smaller bound, which would be another request to the daemon.
         refused.forgotten = True
@@ -291,8 +293,12 @@ class Connection:
             call.fetching = isinstance(call.message, Infer) and call.sent_us > 0 and not call.forgotten
             self._outbox.append(call)
 
-    def _conditions_again(self) -> list[Request]:
-        return [SetConditions(VERSION, self.new_id(), name, sets) for name, sets in self._conditions.items()]
+    def _say_conditions(self) -> None:
+        """Once per hello: a session may have been forgotten."""
+        if not self._conditions_said:
+            self._conditions_said = True
+            for name, sets in self._conditions.items():
+                self._outbox.append(SetConditions(VERSION, self.new_id(), name, sets))
 
     def _remember(self, call: Call, reply: Reply) -> None:
         if isinstance(reply, NetworkList):

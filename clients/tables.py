@@ -55,7 +55,7 @@ def err() -> Console:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str = "") -> RenderableType:
-    """Rows as a table; a value that is None or absent shows as a dash."""
+    """Rows as a table; None shows as a dash, a key that is absent leaves its cell empty."""
     terminal = out().is_terminal
     grid = Table(
         box=box.SIMPLE_HEAD if terminal else None,
@@ -65,7 +65,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: s
         expand=False,
     )
     for column in columns:
-        grid.add_column(column.title, justify=column.justify, no_wrap=not terminal)
+        grid.add_column(column.title, justify=column.justify, no_wrap=not terminal, overflow="fold")
     for row in rows:
         cells = (row.get(column.key) for column in columns)
         grid.add_row(

@@ -1,4 +1,4 @@
-"""Requests that wait for a run: by network and stage, ordered by when they are due, best effort apart.
+"""Requests that wait for a run: by network and stage, ordered by when they are due, in three classes.
 
 Role: the queue behind the core; policies see it as a `View`. Limits are checked before a request gets here.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import insort
 
 from ..policies import load
-from ..policies.view import View, Waiting
+from ..policies.view import NEVER_US, View, Waiting
 
 _Pools = dict[tuple[str, int], list[Waiting]]
 
@@ -21,7 +21,8 @@ class Backlog:
     """All waiting requests. Adding costs O(log n) comparisons, removing O(n) of one pool."""
 
     def __init__(self) -> None:
-        self._bounded: _Pools = {}
+        self._timed: _Pools = {}
+        self._untimed: _Pools = {}
         self._best_effort: _Pools = {}
 
     def add(self, waiting: Waiting) -> None:
@@ -34,27 +35,29 @@ class Backlog:
         if waiting in pool:
             pool.remove(waiting)
 
-    def view(self, now_us: int) -> View:
-        """The queue for a policy, on a device that is free at `now_us`."""
-        return View(self._bounded, self._best_effort, now_us)
+    def view(self) -> View:
+        """The queue for a policy."""
+        return View(self._timed, self._untimed, self._best_effort)
 
     def work(self) -> list[load.Chunk]:
-        """All mandatory work that waits, by due time."""
-        return load.chunks([pool for pool in self._bounded.values() if pool])
+        """The mandatory work of requests with a deadline, by due time."""
+        return load.chunks([pool for pool in self._timed.values() if pool])
 
     def restart(self) -> None:
         """Take requests between two segments back to the start: their features are gone."""
         staged = [
             waiting
-            for pools in (self._bounded, self._best_effort)
+            for pools in (self._timed, self._untimed, self._best_effort)
             for (_, stage), pool in pools.items()
             if stage > 0
             for waiting in pool
         ]
         for waiting in staged:
             self.remove(waiting)
-            waiting.stage = 0
+            waiting.move_to(0)
             self.add(waiting)
 
     def _pools(self, waiting: Waiting) -> _Pools:
-        return self._bounded if waiting.bounded else self._best_effort
+        if not waiting.bounded:
+            return self._best_effort
+        return self._timed if waiting.deadline_us < NEVER_US else self._untimed

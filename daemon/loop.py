@@ -1,8 +1,8 @@
 """delend's one loop: the only driver of the core with real sockets and a real clock.
 
 Role: one thread, one poller. Every turn reads the clock once, drains what has arrived, lets the core decide, acts.
-Flow of a turn: endpoints -> `Desk.handle`; worker -> `Server.advance`; due times -> `Server.expire`; then replies go
-out and the next run is posted.
+Flow of a turn: worker -> `Server.advance`, next run; endpoints -> `Desk.handle`; due times -> `Server.expire`; then the
+next run is posted, if the device is free. Replies leave as soon as they are known.
 
 Does not: decide anything (the core does), or import an engine.
 """
@@ -121,11 +121,13 @@ class Loop:
         now_us = _clock_us()
         if self._signals.fileno() in ready:
             self._signals.recv(64)
+        # The device first: while tenants' messages are read, it should have something to do.
+        if self._supervisor.fileno() in ready:
+            self._drain_worker(now_us)
+            self._post(now_us)
         for tenant, router in self._endpoints.sockets().items():
             if router in ready:
                 self._receive(now_us, tenant)
-        if self._supervisor.fileno() in ready:
-            self._drain_worker(now_us)
         self._act(now_us, self._server.expire(now_us))
         if self._supervisor.tick(now_us):
             self._lost(now_us, "it took too long to start")

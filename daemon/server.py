@@ -109,7 +109,7 @@ class Server:
         """The next run for an idle device, or None; the caller posts it."""
         if self._flight is not None or not self._ready:
             return None
-        choice = edf.choose(self._backlog.view(now_us), now_us, self._runs + 1)
+        choice = edf.choose(self._backlog.view(), now_us, self._runs + 1)
         if choice is None:
             return None
         self._runs += 1
@@ -297,7 +297,7 @@ class Server:
         if not row.left:
             return []
         request.gated = row.gated
-        request.waiting.stage = done.exit + 1
+        request.waiting.move_to(done.exit + 1)
         reason = decide(request, now_us)
         if reason is None:
             self._backlog.add(request.waiting)
@@ -331,7 +331,7 @@ class Server:
                 effects += self._end(request, failure(request, "engine", failed.message), forget=True)
             else:
                 request.waiting.alone = True
-                request.waiting.stage = 0
+                request.waiting.move_to(0)
                 self._backlog.add(request.waiting)
         return effects
 
@@ -353,13 +353,14 @@ class Server:
         waiting.deadline_us = NEVER_US
         waiting.due_us = now_us + self._limits.patience_ms * 1000
         waiting.mandatory = waiting.target = waiting.served.ladder[0]
+        waiting.move_to(waiting.stage)
         waiting.gate, waiting.staged = None, False
         self._backlog.add(waiting)
         return []
 
     def _rerun(self, now_us: int, request: Request, ready_us: int) -> list[Effect]:
         waiting = request.waiting
-        waiting.stage = 0
+        waiting.move_to(0)
         request.retries += 1
         needs_us = load.mandatory_us(waiting.served, 0, waiting.mandatory, 1)
         if request.retries <= self._limits.retries_max and ready_us + needs_us <= waiting.deadline_us:

@@ -64,7 +64,9 @@ def export_network(
     """
     refuse_overwrite(out, replace=replace)
     examples = examples[:EXAMPLES_MAX]
+    # Training leaves weights channels-last, and the exporter writes other nodes for that: one layout, one file.
     plain = copy.deepcopy(network).cpu().float().eval()
+    plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.inference_mode():
         wanted = plain(examples).numpy()
     fold_norms(plain)
@@ -159,7 +161,7 @@ def _export_part(module: nn.Module, example: Tensor) -> tuple[Part, Tensor]:
     with torch.inference_mode():
         given = module(example)
     # Its output is the next part's input; inference tensors may not be traced.
-    example, given = example.clone(), given.clone()
+    example, given = example.clone(), given.contiguous().clone()
     with _exporter_quiet():
         program = torch.onnx.export(
             module,

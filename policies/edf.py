@@ -1,16 +1,18 @@
 """What to run next: earliest deadline first, batched per network, as deep as everybody's mandatory work allows.
 
 Role: the first policy. At every boundary it takes the most urgent pool, forms a batch of its earliest requests, and
-lets them go deeper than they must only by time that no mandatory work of the queue needs. So under overload requests
+lets them go deeper than they must only by time that no mandatory work with a deadline needs. So under overload requests
 leave earlier instead of late, in the order of the profile's ladder, and with the load gone depth returns.
 
-Best-effort work runs only when nothing bounded waits, one useful batch at a time, and yields at its next exit.
+Three classes: requests with a deadline come first; those with other bounds run when they are due earlier, or when
+nothing with a deadline waits, and never at the price of a deadline; once they are overdue, nobody gets optional depth
+until they have run. Best effort runs only when nothing bounded waits, and yields at its next exit.
 Does not: rebalance between tenants, hold batches back, or plan beyond the next run (later policies).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from . import load
@@ -31,19 +33,33 @@ def choose(view: View, now_us: int, run_id: int) -> Choice | None:
         view: the queue as it stands; never changed.
         now_us: monotonic microseconds, the same for the whole turn.
         run_id: what the run will be called.
+    Source: DESIGN.md 7, as a first policy; differs: requests without deadlines are ordered by age.
+    Cost: O(queued / batch) for requests with deadlines.
     """
-    bounded = [pool for pool in view.bounded.values() if pool]
-    if len(bounded) == 1 and len(bounded[0]) == 1:
-        return _lone(bounded[0][0], now_us, run_id)
-    if bounded:
-        pool = min(bounded, key=lambda members: members[0].due_us)
-        work = load.chunks(bounded)
-        spare_us = load.slack_us(work, max(now_us, view.free_us))
-        return _compose(pool, now_us, run_id, spare_us)
-    idle = [pool for pool in view.best_effort.values() if pool]
-    if not idle:
-        return None
-    return _compose(min(idle, key=lambda members: members[0].due_us), now_us, run_id, NEVER_US)
+    timed = [pool for pool in view.timed.values() if pool]
+    untimed = _first(view.untimed.values())
+    if not timed:
+        pool = untimed or _first(view.best_effort.values())
+        return None if pool is None else _compose(pool, now_us, run_id, spare_us=NEVER_US)
+    if untimed is None and len(timed) == 1 and len(timed[0]) == 1:
+        return _lone(timed[0][0], now_us, run_id)
+    urgent = min(timed, key=_due)
+    spare_us = load.slack_us(load.chunks(timed), now_us)
+    if untimed is not None and _due(untimed) < _due(urgent):
+        choice = _compose(untimed, now_us, run_id, spare_us=spare_us)
+        if choice.run.predicted_us <= spare_us:
+            return choice
+    overdue = untimed is not None and _due(untimed) < now_us
+    return _compose(urgent, now_us, run_id, spare_us=0 if overdue else spare_us)
+
+
+def _first(pools: Iterable[Sequence[Waiting]]) -> Sequence[Waiting] | None:
+    """The pool whose head is due first."""
+    return min((pool for pool in pools if pool), key=_due, default=None)
+
+
+def _due(pool: Sequence[Waiting]) -> int:
+    return pool[0].due_us
 
 
 def _lone(member: Waiting, now_us: int, run_id: int) -> Choice:
@@ -57,18 +73,20 @@ def _lone(member: Waiting, now_us: int, run_id: int) -> Choice:
     return _choice(run_id, (member,), (stop,), takes_us)
 
 
-def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, spare_us: int) -> Choice:
+def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, *, spare_us: int) -> Choice:
     """Deepest first: the first depth limit whose batch meets its deadlines and leaves the rest of the queue feasible."""
     served, stage = pool[0].served, pool[0].stage
     least = _members(pool, served, pool[0].expected, now_us)
-    must_us = _run_us(served, stage, [member.expected for member in least])
+    must_us = _run_us(served, stage, [_stop(member, pool[0].expected) for member in least])
+    # Work with a deadline is in `spare_us` with its mandatory cost already; other work has no place reserved.
+    reserved_us = must_us if pool[0].deadline_us < NEVER_US else 0
     for limit in reversed([exit_index for exit_index in served.ladder if exit_index > pool[0].expected]):
         members = _members(pool, served, limit, now_us)
         stops = [_stop(member, limit) for member in members]
         takes_us = _run_us(served, stage, stops)
-        # The chunk these come from is in `spare_us` with its mandatory cost; members left behind add theirs again.
-        behind_us = max(0, len(least) - len(members)) * must_us // len(least)
-        if takes_us + behind_us - must_us <= spare_us and now_us + takes_us <= _earliest(members):
+        # Members left behind need their mandatory time again later.
+        behind_us = max(0, len(least) - len(members)) * reserved_us // len(least)
+        if takes_us + behind_us - reserved_us <= spare_us and now_us + takes_us <= _earliest(members):
             return _choice(run_id, members, stops, takes_us)
     return _choice(run_id, least, [_stop(member, pool[0].expected) for member in least], must_us)
 

@@ -169,8 +169,8 @@ def _mean_us(served: Served, gate: GatePlan) -> float:
 
 
 # The guard: what the way back to the tenant and a busy processor may take beside the run, taken off every latency
-# bound. Half a millisecond covers reply and wake-up on a busy two-core machine; a twentieth, jitter that grows with it.
-GUARD_US, GUARD_SHARE = 500, 0.05
+# bound. Half a millisecond covers reply and wake-up on a busy two-core machine; a tenth, jitter that grows with it.
+GUARD_US, GUARD_SHARE = 500, 0.10
 
 
 def usable_us(latency_ms: float) -> int:

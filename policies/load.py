@@ -1,4 +1,4 @@
-"""How much mandatory work waits, in deadline order, and how much time is left over.
+"""How much mandatory work with deadlines waits, in their order, and how much time is left over.
 
 Role: the one estimate that both admission and the choice of exits rest on: earliest deadline first over mandatory work
 only, in batches of useful size. Pure arithmetic over a `View`.
@@ -9,6 +9,7 @@ it O(queued / batch).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from .view import NEVER_US, Served, Waiting
@@ -20,7 +21,9 @@ class Chunk(NamedTuple):
     due_us: int
     deadline_us: int
     cost_us: int
-    rows: int
+
+
+_depth = attrgetter("expected")
 
 
 def chunks(pools: Sequence[Sequence[Waiting]]) -> list[Chunk]:
@@ -51,16 +54,20 @@ def mandatory_us(served: Served, stage: int, depth: int, count: int) -> int:
 
 
 def _chunks(pool: Sequence[Waiting]) -> list[Chunk]:
+    """This runs for every decision and admission: per request it costs one attribute, per chunk one look-up."""
     if not pool:
         return []
     served, stage = pool[0].served, pool[0].stage
+    depths = list(map(_depth, pool))
+    size, count = served.batch_useful[max(depths)], len(pool)
+    costs: dict[tuple[int, int], int] = {}
     result: list[Chunk] = []
-    start = 0
-    while start < len(pool):
-        depth = pool[start].expected
-        members = pool[start : start + served.batch_useful[depth]]
-        depth = max(member.expected for member in members)
-        cost = mandatory_us(served, stage, depth, len(members))
-        result.append(Chunk(members[0].due_us, members[0].deadline_us, cost, len(members)))
-        start += len(members)
+    for start in range(0, count, size):
+        rows = min(size, count - start)
+        depth = max(depths[start : start + size])
+        cost_us = costs.get((depth, rows))
+        if cost_us is None:
+            cost_us = costs[depth, rows] = mandatory_us(served, stage, depth, rows)
+        first = pool[start]
+        result.append(Chunk(first.due_us, first.deadline_us, cost_us))
     return result

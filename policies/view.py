@@ -73,6 +73,7 @@ class Waiting:
     `due_us`: the order in which it is served: its deadline, or for requests without one an age they should not pass.
     `mandatory`: the shallowest exit that keeps its bounds. `target`: the deepest it wants. `gate`: leave earlier where
     confidence exceeds it. `stage`: segments finished. `last_reached`: deepest exit it has an answer of, -1 for none.
+    `expected`: the exit to plan for, `mandatory` or the next one where that is deeper.
     """
 
     ticket: int
@@ -89,11 +90,15 @@ class Waiting:
     alone: bool = False
     stage: int = 0
     last_reached: int = -1
+    expected: int = field(init=False)
 
-    @property
-    def expected(self) -> int:
-        """The exit to plan for: mandatory work, of which the worst case was checked at admission."""
-        return max(self.mandatory, self.stage)
+    def __post_init__(self) -> None:
+        self.expected = max(self.mandatory, self.stage)
+
+    def move_to(self, stage: int) -> None:
+        """Note how many segments are finished; the exit to plan for is then at least that one."""
+        self.stage = stage
+        self.expected = max(self.mandatory, stage)
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -131,11 +136,11 @@ Pools = Mapping[tuple[str, int], Sequence[Waiting]]
 
 @dataclass(frozen=True)
 class View:
-    """The queue at one boundary. `pools[(network, stage)]`: waiting requests with a bound, by `due_us`.
+    """The queue at one boundary: `pools[(network, stage)]`, each by `due_us`.
 
-    `best_effort` holds requests without any bound, apart. `free_us`: when the device can start the next run.
+    `timed`: requests with a deadline. `untimed`: with other bounds, or late already. `best_effort`: without any.
     """
 
-    bounded: Pools
+    timed: Pools
+    untimed: Pools
     best_effort: Pools
-    free_us: int

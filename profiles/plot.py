@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .costs import Costs
-from .schema import Profile
+from .schema import ExitQuality, Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,16 +29,12 @@ class PlotError(RuntimeError):
 
 
 class _Panel(NamedTuple):
-    """One panel: `value(exit, batch)` is the cost on its horizontal axis; `late(exit)` how far its p99 is, where known.
-
-    `side`: where labels go, 1 right, -1 left of a point: away from the lines of the larger batches.
-    """
+    """One panel: `value(exit, batch)` on its horizontal axis is the cost; `late(exit)`: its p99, where drawn."""
 
     axes: Axes
     label: str
     value: Callable[[int, int], float]
     late: Callable[[int], float] | None
-    side: int
 
 
 def draw_profile(profile: Profile, path: Path) -> None:
@@ -61,15 +57,15 @@ def draw_profile(profile: Profile, path: Path) -> None:
         "latency to the answer, ms per batch (whisker: p99)",
         lambda k, batch: costs.path_us(0, k, batch) / 1000,
         lambda k: costs.path_p99_us(0, k, 1) / 1000,
-        -1,
     )
     _panel(latency, profile, costs)
     if profile.energy_source == "unknown":
         _empty(right, "energy: unknown\nno meter and no model on this device")
     else:
         label = f"energy, mJ per request ({profile.energy_source})"
-        _panel(_Panel(right, label, lambda k, b: (costs.energy_mj(k, b) or 0.0) / b, None, 1), profile, costs)
+        _panel(_Panel(right, label, lambda k, b: (costs.energy_mj(k, b) or 0.0) / b, None), profile, costs)
     left.set_ylabel("accuracy, %", color=INK)
+    left.margins(y=0.11)
     left.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor=GRID, fontsize=9, labelcolor=INK)
     _titles(figure, profile)
     try:
@@ -94,26 +90,28 @@ def _panel(panel: _Panel, profile: Profile, costs: Costs) -> None:
         value, dominated = panel.value(k, 1), costs.dominated[k]
         colour = DOMINATED if dominated else BATCH_1
         if panel.late is not None:
-            axes.plot([value, max(value, panel.late(k))], [accuracy[k]] * 2, "-", color=colour, lw=1.2, zorder=3)
+            axes.plot(
+                [value, max(value, panel.late(k))], [accuracy[k]] * 2, "-", color=colour, lw=1.3, alpha=0.5, zorder=3
+            )
         bars = [[100 * (quality.accuracy - quality.low)], [100 * (quality.high - quality.accuracy)]]
         axes.errorbar(
             [value], [accuracy[k]], yerr=bars, fmt="none", color=colour, capsize=3.5, elinewidth=1.4, zorder=4
         )
         face = PAPER if dominated else colour
         axes.plot([value], [accuracy[k]], "o", color=colour, mfc=face, ms=8, mew=1.8, zorder=4)
-        _label_exit(panel, (value, accuracy[k]), k, dominated)
+        _label_exit(axes, value, quality, k, dominated)
     _scale(axes, [panel.value(k, b) for k in range(costs.exit_count) for b in (1, *larger)])
 
 
-def _label_exit(panel: _Panel, point: tuple[float, float], index: int, dominated: bool) -> None:
-    side = 1 if dominated else panel.side
-    panel.axes.annotate(
+def _label_exit(axes: Axes, value: float, quality: ExitQuality, index: int, dominated: bool) -> None:
+    """Below the interval, out of the line's way; a dominated exit's above, since it has a neighbour as good."""
+    axes.annotate(
         f"exit {index}\ndominated" if dominated else f"exit {index}",
-        point,
-        xytext=(9 * side, -5 * side),
+        (value, 100 * (quality.high if dominated else quality.low)),
+        xytext=(0, 4 if dominated else -4),
         textcoords="offset points",
-        ha="left" if side > 0 else "right",
-        va="top" if side > 0 else "bottom",
+        ha="center",
+        va="bottom" if dominated else "top",
         fontsize=9,
         color=DOMINATED if dominated else INK,
         zorder=5,

@@ -92,7 +92,14 @@ class FakeDaemon:
         self.runs: list[bytes] = []
         self.greeted: set[bytes] = set()
         self.bounds: dict[bytes, Bounds] = {}
+        self.asked: dict[bytes, Infer] = {}
         self.kept: dict[bytes, list[bytes | memoryview]] = {}
+
+    def restart(self) -> None:
+        """Forget everything, as a new process would."""
+        self.boot += "-again"
+        for memory in (self.greeted, self.bounds, self.kept, self.asked):
+            memory.clear()
 
     def reply(self, peer: bytes, frames: Frames) -> list[bytes | memoryview] | None:
         """The frames to answer with, None for none."""
@@ -118,7 +125,7 @@ class FakeDaemon:
         if isinstance(message, Networks):
             return NetworkList(VERSION, message.id, (TOY, PHOTO))
         if isinstance(message, SetBounds):
-            self.bounds[peer] = merge(self.bounds[peer], message.bounds)
+            self.bounds[peer] = message.bounds
             return BoundsSet(VERSION, message.id, self.bounds[peer])
         if isinstance(message, SetConditions):
             return BoundsSet(VERSION, message.id, self.bounds[peer])
@@ -127,19 +134,22 @@ class FakeDaemon:
         if isinstance(message, Stats):
             return StatsReply(VERSION, message.id, 1, 0, "running", 0, ())
         if isinstance(message, Fetch):
-            unknown = Refusal(VERSION, message.id, "unknown_request", "no such request, or its answer was dropped")
+            unknown = Refusal(VERSION, message.id, "unknown_id", "no such request, or its answer was dropped")
             return self.kept.get(message.id, encode(unknown))
         assert isinstance(message, Cancel)
         return None
 
     def _infer(self, peer: bytes, message: Infer, frames: Frames) -> list[bytes | memoryview]:
         if message.id in self.kept:
+            if self.asked[message.id] != message:
+                return encode(Refusal(VERSION, message.id, "id_reused", "this id was another request's"))
             return self.kept[message.id]
         if self.refuse or self.fail:
             end = self.refuse or self.fail
             assert end is not None
             return encode(type(end)(VERSION, message.id, *(getattr(end, f) for f in end.__struct_fields__[2:])))
         self.runs.append(message.id)
+        self.asked[message.id] = message
         logits = np.frombuffer(frames[1], np.float32)[:3].copy()
         answer = Answer(
             version=VERSION,

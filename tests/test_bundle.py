@@ -127,7 +127,9 @@ def test_a_manifest_of_absurd_size_is_refused_unread(digits: Path) -> None:
     refuse(digits, "network.toml", "at most")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../head0.onnx", "sub/head0.onnx", "..", "", ".hidden.onnx", "a\\\\b.onnx"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../head0.onnx", "sub/head0.onnx", "..", "", ".hidden.onnx", "a\\\\b.onnx"]
+)
 def test_a_path_that_could_leave_the_directory_is_refused(digits: Path, name: str) -> None:
     edit(digits, 'file = "head0.onnx"', f'file = "{name}"')
     refuse(digits, "network.toml", "plain name")
@@ -251,7 +253,7 @@ def test_find_by_name_by_path_and_not_at_all(tmp_path: Path) -> None:
     own = digits_copy(tmp_path)
     assert find_bundle("digits", [tmp_path, shipped_directory()]) == own
     assert find_bundle(str(own), []) == own
-    with pytest.raises(BundleError, match="no network named 'dogs'.*there are: digits"):
+    with pytest.raises(BundleError, match=r"no network named 'dogs'.*there are: digits"):
         find_bundle("dogs", [tmp_path])
     with pytest.raises(BundleError, match=r"holds no network\.toml"):
         find_bundle(str(tmp_path), [])

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,92 +17,7 @@ from click.testing import CliRunner, Result
 from delen.clients import cli, exit_codes, tables, wire
 from delen.clients.errors import BoundsInfeasible, DeadlineExceeded, Unreachable
 from delen.clients.exit_codes import ExitCode
-
-EXITS = (
-    wire.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False),
-    wire.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False),
-)
-NETWORK = wire.NetworkInfo(
-    name="digits",
-    version="1",
-    classes=tuple("0123456789"),
-    dtype="float32",
-    shape=(1, 8, 8),
-    preprocessing=wire.Preprocessing(),
-    exits=EXITS,
-    batch_max=32,
-    engine="onnx",
-    profile="measured in full",
-)
-ANSWER = wire.Answer(
-    version=wire.VERSION,
-    id=b"1",
-    network="digits",
-    network_version="1",
-    tensors=(wire.TensorSpec("float32", (10,)),),
-    label=7,
-    exit=1,
-    confidence=0.98,
-    expected_accuracy=0.93,
-    certificate="uncertified",
-    queue_us=100,
-    compute_us=2000,
-    total_us=2200,
-    batches=(1, 1),
-    energy_mj=15.0,
-    energy_source="modelled",
-    broken=(),
-    stop="last_exit",
-)
-STATS = wire.StatsReply(
-    version=wire.VERSION,
-    id=b"1",
-    uptime_us=61_000_000,
-    queued=0,
-    worker="ready",
-    worker_restarts=0,
-    tenants=(
-        wire.TenantStats("a", 12, 10, 1, 1, 0, 8, 2, 150.0, "modelled", 20_000, 2200, 2600, {"digits": (4, 6)}),
-        wire.TenantStats("b", 0, 0, 0, 0, 0, 0, 0, 0.0, "unknown", 0, 0, 0, {}),
-    ),
-)
-
-
-class FakeClient:
-    """A client whose daemon answers everything with the records above, and remembers the bounds it was given."""
-
-    bounds_seen: list[dict[str, Any]]
-    failure: Exception | None
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> FakeClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def networks(self) -> tuple[wire.NetworkInfo, ...]:
-        return (NETWORK,)
-
-    def stats(self) -> wire.StatsReply:
-        return STATS
-
-    def infer(self, network: str, x: wire.Array, **bounds: Any) -> Any:
-        from delen.clients.results import Result as Answered
-
-        assert network == "digits"
-        assert x.shape == NETWORK.shape
-        self.bounds_seen.append(bounds)
-        if self.failure is not None:
-            raise self.failure
-        return Answered(ANSWER, np.zeros(10, np.float32), "7", 1_000, 4_000)
-
-    def submit(self, network: str, x: wire.Array, **bounds: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(self.infer(network, x, **bounds))
-        return future
+from delen.tests.fake_client import NETWORK, FakeClient
 
 
 @pytest.fixture
@@ -335,6 +249,30 @@ def test_profile_measures_writes_and_says_where(tmp_path: Path) -> None:
     assert [step["batch"] for step in result["steps"] if step["step"] == "head 0"] == [1, 2]
 
 
+def test_load_sums_up_what_was_answered(daemon: type[FakeClient]) -> None:
+    result = document("load", "digits", "--scenario", "single-stream", "--count", "5", "--energy-mj", "20", "--json")
+    report = result["report"]
+    assert (report["requests"], report["answered"], report["exits"]) == (5, 5, {"1": 5})
+    assert report["met"] == 1.0
+    assert report["accuracy"] is not None
+    assert daemon.bounds_seen == [{"energy_mj": 20.0}] * 5
+    assert "SingleStream: p90" in run("load", "digits", "--scenario", "single-stream", "--count", "5").stdout
+
+
+def test_load_without_one_answer_fails_and_says_why(daemon: type[FakeClient]) -> None:
+    daemon.failure = BoundsInfeasible("no")
+    result = run("load", "digits", "--scenario", "offline", "--count", "3", "--json")
+    assert result.exit_code == ExitCode.FAILED
+    assert "infeasible 3" in result.stderr
+    assert json.loads(result.stdout)["report"]["refused"] == 3
+
+
+@pytest.mark.parametrize("burst", ["1:2", "2:1:5", "1:2:0", "a:b:c", "5:60:10"])
+def test_load_refuses_bursts_that_cannot_be(burst: str) -> None:
+    assert run("load", "digits", "--burst", burst).exit_code == ExitCode.USAGE
+
+
+@pytest.mark.slow
 def test_train_without_such_a_recipe_is_a_usage_error() -> None:
     pytest.importorskip("torch", reason="recipes are PyTorch modules")
     result = run("train", "cats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ def test_the_published_profile_of_the_nano() -> None:
     assert [entry.energy_mj for entry in imported.exits] == [45.99, 99.31, 176.75, 243.55]
     assert imported.gmac == pytest.approx((0.813, 1.856, 3.332, 4.145), abs=1e-3)
     assert imported.dominated == (False, False, False, True)
+
+
+def test_an_exit_no_better_than_a_shallower_one_is_dominated(tmp_path: Path) -> None:
+    path = tmp_path / "board.json"
+    rows = [(0.6, 1, 10), (0.8, 2, 20), (0.8, 3, 30)]
+    path.write_text(json.dumps([{"accuracy": a, "flops": f, "energy": e} for a, f, e in rows]))
+    assert read_imported(path).dominated == (False, False, True)
+    assert read_imported(path).name == "board"
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def test_known_values(successes: int, n: int, low: float, high: float) -> None:
 
 def test_the_ends_have_closed_forms() -> None:
     # With no success the upper end solves (1 - p)^n = 0.025.
-    assert clopper_pearson(0, 30) == (0.0, pytest.approx(1 - 0.025 ** (1 / 30)))
-    assert clopper_pearson(30, 30) == (pytest.approx(0.025 ** (1 / 30)), 1.0)
+    assert clopper_pearson(0, 30) == pytest.approx((0.0, 1 - 0.025 ** (1 / 30)))
+    assert clopper_pearson(30, 30) == pytest.approx((0.025 ** (1 / 30), 1.0))
 
 
 def test_nothing_is_known_from_nothing() -> None:

@@ -33,7 +33,7 @@ class Clock:
     def __call__(self) -> int:
         return self.now_ns
 
-    def sleep(self, s: float) -> None:
+    def advance(self, s: float) -> None:
         self.now_ns += round(s * 1e9)
 
 
@@ -79,7 +79,7 @@ class FakeEngine:
 
     def _spend(self, step: int, batch: int) -> None:
         self._runs += 1
-        self._clock.sleep(self._step_us(step, batch, self._runs) / 1e6)
+        self._clock.advance(self._step_us(step, batch, self._runs) / 1e6)
 
 
 class FakeMeter:
@@ -124,7 +124,7 @@ def steady(step: int, batch: int, run: int) -> float:
 
 def test_measuring_a_replayed_profile_gives_it_back(clock: Clock, bundle: Bundle, tmp_path: Path) -> None:
     given = sample_profile()
-    runner = ReplayRunner(given, spend=True, sleep=clock.sleep)
+    runner = ReplayRunner(given, spend=True, sleep=clock.advance)
     found = measure(runner, bundle, meter=FakeMeter(clock), batches=given.batches, budget=BRIEF, root=tmp_path)
     assert found.batches == given.batches
     for table_found, table_given in ((found.segments, given.segments), (found.heads, given.heads)):

@@ -51,13 +51,21 @@ def replay_engine(bundle: Bundle) -> Runner:
         network_version=bundle.manifest.version,
         bundle=bundle.digest,
         device=Device(
-            board="b", processor="p", cores=1, power_mode=None, clocks_khz={}, engine="onnxruntime", device="cpu",
-            precision="fp32", threads=1, versions={},
+            board="b",
+            processor="p",
+            cores=1,
+            power_mode=None,
+            clocks_khz={},
+            engine="onnxruntime",
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            versions={},
         ),
         batches=(1, 16),
         segments=tuple(cost(100.0) for _ in exits),
         heads=tuple(cost(10.0) for _ in exits),
-        exits=tuple(ExitQuality(accuracy=exit.accuracy, low=0.0, high=1.0, n=100) for exit in exits),
+        exits=tuple(ExitQuality(accuracy=entry.accuracy, low=0.0, high=1.0, n=100) for entry in exits),
         energy_source="unknown",
         energy_model="none",
         idle_power_mw=None,
@@ -96,7 +104,7 @@ def all_logits(loaded: Loaded[Any], batch: npt.NDArray[np.float32], exits: int) 
 @pytest.mark.parametrize("make", ALL)
 def test_a_runner_says_what_a_profile_must_record(make: Make, digits: Bundle) -> None:
     runner = make(digits)
-    assert runner.engine and runner.device and runner.precision
+    assert all((runner.engine, runner.device, runner.precision))
     assert runner.threads == 1
     assert all(isinstance(value, str) for pair in runner.versions.items() for value in pair)
 
@@ -112,9 +120,7 @@ def test_segments_and_heads_chain_and_logits_are_float32_on_the_host(
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_a_batch_gives_what_its_rows_give_alone(
-    make: Make, digits: Bundle, images: npt.NDArray[np.float32]
-) -> None:
+def test_a_batch_gives_what_its_rows_give_alone(make: Make, digits: Bundle, images: npt.NDArray[np.float32]) -> None:
     loaded = make(digits).load(digits, BATCH_MAX)
     together = all_logits(loaded, images, 3)
     alone = np.concatenate([all_logits(loaded, images[row : row + 1], 3) for row in range(BATCH_MAX)], axis=1)
@@ -138,9 +144,7 @@ def test_survivors_of_two_batches_go_on_together_in_any_order(
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_features_stay_valid_after_they_were_used(
-    make: Make, digits: Bundle, images: npt.NDArray[np.float32]
-) -> None:
+def test_features_stay_valid_after_they_were_used(make: Make, digits: Bundle, images: npt.NDArray[np.float32]) -> None:
     loaded = make(digits).load(digits, BATCH_MAX)
     source = images.copy()
     placed = loaded.place(source)
@@ -191,12 +195,13 @@ def test_rows_and_batches_that_cannot_be_are_refused(
 ) -> None:
     loaded = make(digits).load(digits, BATCH_MAX)
     features = loaded.segment(0, loaded.place(images[:12]))
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: loaded.take(features, []),
         lambda: loaded.take(features, [12]),
         lambda: loaded.take(features, [-1]),
         lambda: loaded.join([features, features]),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(EngineFault) as caught:
             attempt()
         assert caught.value.kind == "input"
@@ -227,7 +232,9 @@ def test_an_operator_that_the_engine_lacks_is_named(make: Make, tmp_path: Path) 
 def test_a_head_that_gives_infinity_is_not_trusted(make: Make, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="makes graphs with onnx")
     zero = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "zero")
-    ends = [onnx.numpy_helper.from_array(np.array([n], np.int64), key) for key, n in (("from", 0), ("to", 3), ("axis", 1))]
+    ends = [
+        onnx.numpy_helper.from_array(np.array([n], np.int64), key) for key, n in (("from", 0), ("to", 3), ("axis", 1))
+    ]
     nodes = [
         onnx.helper.make_node("Slice", ["input", "from", "to", "axis"], ["three"]),
         onnx.helper.make_node("Div", ["three", "zero"], ["output"]),

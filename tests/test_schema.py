@@ -90,4 +90,4 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_costs_are_by_keyword_so_that_units_cannot_be_swapped() -> None:
     with pytest.raises(TypeError):
-        Cost(1.0, 2.0, 3.0, 4, None)  # type: ignore[misc]
+        Cost(1.0, 2.0, 3.0, 4, None)  # type: ignore[call-arg]

@@ -316,7 +316,7 @@ def test_tests_neither_sleep_nor_read_the_clock() -> None:
         if "mark.e2e" in source.text:
             return
         for node, name in calls(source):
-            if name.split(".")[-1] == "sleep" or name.startswith(("time.", "datetime.")):
+            if name in ("sleep", "asyncio.sleep") or name.startswith(("time.", "datetime.")):
                 yield node.lineno, f"calls {name}"
 
     check("tests are deterministic; those that need real time are marked e2e", over(house_tests(), rule))
