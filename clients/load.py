@@ -23,8 +23,9 @@ from .results import Result
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from typing_extensions import Unpack
 
-    from .inputs import InputLike
+    from .inputs import BoundArguments, InputLike
     from .wire import NetworkInfo
 
 # A turn waits no longer than this, so that progress is told in time; a second long ended is told by then.
@@ -37,7 +38,13 @@ class Asker(Protocol):
     """What the generator needs of a client: `client.Client`, or one on a virtual clock in tests."""
 
     def begin(
-        self, network: str, x: InputLike, on_end: Callable[[Result | DelenError], None], **arguments: Any
+        self,
+        network: str,
+        x: InputLike,
+        on_end: Callable[[Result | DelenError], None],
+        *,
+        timeout_s: float | None = None,
+        **bounds: Unpack[BoundArguments],
     ) -> bytes: ...
 
     def turn(self, wait_us: int) -> None: ...

@@ -63,7 +63,7 @@ def prepare(pixels: Array, info: NetworkInfo) -> Array:
 
 def _pixels(path: Path, info: NetworkInfo, mode: str) -> Array:
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError as error:
         hint = "pip install 'delen[pictures]', or give an .npy file"
         raise ImportError(f"reading pictures needs Pillow: {hint}") from error
@@ -73,7 +73,10 @@ def _pixels(path: Path, info: NetworkInfo, mode: str) -> Array:
             if picture.width * picture.height > PIXELS_MAX:
                 raise BadFile(f"{path}: {picture.width}x{picture.height} pixels; at most {PIXELS_MAX} are read")
             upright = ImageOps.exif_transpose(picture).convert(mode)
-    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow tells a picture that is broken or cut short as an OSError too, but without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise BadFile(f"{path} is no picture that can be read: {error}") from None
     if upright.size != (width, height):
         upright = upright.resize((width, height), Image.Resampling.BILINEAR)

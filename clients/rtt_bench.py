@@ -134,7 +134,9 @@ def _measure(
     )
 
 
-def _echo(socket: zmq.Socket[bytes], value: np.ndarray[tuple[int, ...], np.dtype[np.float32]], count: int) -> list[float]:
+def _echo(
+    socket: zmq.Socket[bytes], value: np.ndarray[tuple[int, ...], np.dtype[np.float32]], count: int
+) -> list[float]:
     """A bare client: header and tensor out, 40 bytes back; times in us."""
     times = []
     for _ in range(count):

@@ -287,10 +287,7 @@ def decode_request(frames: Frames, payload_bytes_max: int) -> Request:
         WireError: `malformed`, `version`, `too_large`, `shape` or `bounds`, with the request's id where it was legible.
     """
     message: Request = _decode(frames, _decode_request)
-    if isinstance(message, Infer):
-        _check_tensors(message, frames, payload_bytes_max)
-    elif len(frames) != 1:
-        raise WireError("malformed", f"{len(frames) - 1} tensor frames follow a message that has none", message.id)
+    _check_frames(message, frames, payload_bytes_max)
     bounds = getattr(message, "bounds", None)
     if isinstance(bounds, Bounds):
         fault = bounds_fault(bounds)
@@ -310,10 +307,7 @@ def decode_reply(frames: Frames) -> Reply:
         WireError: as `decode_request`.
     """
     reply: Reply = _decode(frames, _decode_reply)
-    if isinstance(reply, Answer):
-        _check_tensors(reply, frames, ANSWER_BYTES_MAX)
-    elif len(frames) != 1:
-        raise WireError("malformed", f"{len(frames) - 1} tensor frames follow a message that has none", reply.id)
+    _check_frames(reply, frames, ANSWER_BYTES_MAX)
     return reply
 
 
@@ -328,7 +322,7 @@ def tensor_spec(tensor: Array) -> TensorSpec:
 
 
 def runtime_directories(environ: Mapping[str, str], uid: int) -> list[Path]:
-    """Where a daemon's endpoints may be, most specific first: $DELEN_RUNTIME_DIR alone, or the user's and the system's."""
+    """Where endpoints may be, most specific first: $DELEN_RUNTIME_DIR alone, or the user's and the system's."""
     named = environ.get("DELEN_RUNTIME_DIR")
     if named:
         return [Path(named)]
@@ -381,29 +375,30 @@ def _explain(header: bytes | memoryview, error: Exception) -> WireError:
     return WireError("malformed", f"message {loose[0]!r:.40}: {error}", request_id)
 
 
-def _check_tensors(message: Infer | Answer, frames: Frames, payload_bytes_max: int) -> None:
+def _check_frames(message: Request | Reply, frames: Frames, bytes_max: int) -> None:
+    count = len(frames) - 1
+    if not isinstance(message, (Infer, Answer)):
+        if count:
+            raise WireError("malformed", f"{count} tensor frames follow a message that has none", message.id)
+        return
     specs = message.tensors
-    if len(specs) != len(frames) - 1 or not 0 < len(specs) <= TENSORS_MAX:
-        raise WireError(
-            "malformed",
-            f"{len(specs)} tensors described and {len(frames) - 1} sent; expected exactly {TENSORS_MAX} of each",
-            message.id,
-        )
+    if len(specs) != count or not 0 < count <= TENSORS_MAX:
+        said = f"{len(specs)} tensors described and {count} sent; expected exactly {TENSORS_MAX} of each"
+        raise WireError("malformed", said, message.id)
     for spec, frame in zip(specs, frames[1:], strict=True):
-        size = len(frame)
-        if spec.dtype not in DTYPES:
-            raise WireError(
-                "dtype", f"dtype {spec.dtype!r:.40}; expected one of {', '.join(sorted(DTYPES))}", message.id
-            )
-        if len(spec.shape) > RANK_MAX or any(side < 0 or side > 2**31 for side in spec.shape):
-            raise WireError("shape", f"shape {spec.shape!s:.80}; expected at most {RANK_MAX} sides >= 0", message.id)
-        if size > payload_bytes_max:
-            raise WireError(
-                "too_large", f"a tensor of {size} bytes; at most {payload_bytes_max} are allowed", message.id
-            )
-        if spec.byte_count() != size:
-            raise WireError(
-                "shape",
-                f"{spec.dtype}{list(spec.shape)} needs {spec.byte_count()} bytes, the frame has {size}",
-                message.id,
-            )
+        fault = _tensor_fault(spec, len(frame), bytes_max)
+        if fault:
+            raise WireError(*fault, message.id)
+
+
+def _tensor_fault(spec: TensorSpec, size: int, bytes_max: int) -> tuple[str, str] | None:
+    """Code and text of what is wrong with a frame of `size` bytes under this description."""
+    if spec.dtype not in DTYPES:
+        return "dtype", f"dtype {spec.dtype!r:.40}; expected one of {', '.join(sorted(DTYPES))}"
+    if len(spec.shape) > RANK_MAX or any(side < 0 or side > 2**31 for side in spec.shape):
+        return "shape", f"shape {spec.shape!s:.80}; expected at most {RANK_MAX} sides >= 0"
+    if size > bytes_max:
+        return "too_large", f"a tensor of {size} bytes; at most {bytes_max} are allowed"
+    if spec.byte_count() != size:
+        return "shape", f"{spec.dtype}{list(spec.shape)} needs {spec.byte_count()} bytes, the frame has {size}"
+    return None

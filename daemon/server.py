@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from ..clients.wire import Failure, Infer, Offer, Refusal
 from ..policies import admission, edf, load
 from ..policies.exits import Asked, ExitPlan, Misfit, plan, usable_us
-from ..policies.view import NEVER_US, Run, Served, Waiting
+from ..policies.view import NEVER_US, Run, Served, View, Waiting
 from .backlog import Backlog
 from .config import Limits
 from .endings import answer, decide, failure
@@ -53,6 +53,10 @@ class Server:
         if account is None:
             account = self.accounts[tenant] = Account(tenant)
         return account
+
+    def view(self) -> View:
+        """The queue as policies see it."""
+        return self._backlog.view()
 
     def running(self, run_id: int) -> str | None:
         """The network of this run if it is the one the device has; None for runs long lost."""
@@ -109,7 +113,7 @@ class Server:
         """The next run for an idle device, or None; the caller posts it."""
         if self._flight is not None or not self._ready:
             return None
-        choice = edf.choose(self._backlog.view(), now_us, self._runs + 1)
+        choice = edf.choose(self.view(), now_us, self._runs + 1)
         if choice is None:
             return None
         self._runs += 1

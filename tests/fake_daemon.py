@@ -188,9 +188,11 @@ def serve(daemon: FakeDaemon, router: zmq.Socket[bytes], stop: zmq.Socket[bytes]
         if stop is not None and stop in ready:
             return
         peer, *frames = router.recv_multipart()
+        # A REQ puts an empty frame in front and wants it back.
+        delimiter, frames = (frames[:1], frames[1:]) if frames[:1] == [b""] else ([], frames)
         reply = daemon.reply(peer, frames)
         if reply is not None:
-            router.send_multipart([peer, *reply])
+            router.send_multipart([peer, *delimiter, *reply])
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ def test_the_same_seed_gives_the_same_times() -> None:
     ],
     ids=["poisson", "periodic", "gamma", "phases"],
 )
-def test_times_are_sorted_whole_microseconds_within_the_duration_at_the_rate(times_us: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_times_are_sorted_whole_microseconds_within_the_duration_at_the_rate(times_us: np.ndarray) -> None:
     assert times_us.dtype == np.int64
     assert (np.diff(times_us) >= 0).all()
     assert times_us[0] >= 0

@@ -298,7 +298,7 @@ def test_every_exported_name_exists() -> None:
     assert [name for name in delen.__all__ if not hasattr(delen, name)] == []
     assert set(delen.__all__) <= set(dir(delen))
     with pytest.raises(AttributeError):
-        _ = delen.Clinet  # type: ignore[attr-defined]
+        _ = delen.Clinet
 
 
 def test_descriptors_are_given_back(endpoint: str) -> None:

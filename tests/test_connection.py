@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,6 @@ from delen.clients.connection import (
     PATIENCE_US,
     REJOINS_MAX,
     TICK_US,
-    Connection,
 )
 from delen.clients.errors import (
     BadReply,
@@ -33,83 +30,18 @@ from delen.clients.wire import (
     Cancel,
     Failure,
     Fetch,
-    Frames,
     Hello,
     Infer,
     Offer,
     Ping,
     Pong,
     Refusal,
-    Request,
     SetBounds,
     SetConditions,
     Stats,
-    TensorSpec,
     encode,
 )
-from delen.tests.fake_daemon import FakeDaemon
-
-TIMEOUT_US = 5_000_000
-X = np.array([[[0, 3], [1, 0]]], np.float32)
-
-
-class Line:
-    """A connection and a fake daemon, and the wire in between; `lose` drops what is said either way."""
-
-    def __init__(self, daemon: FakeDaemon | None = None, bounds: Bounds | None = None) -> None:
-        self.daemon = daemon or FakeDaemon()
-        self.connection = Connection(endpoint="ipc:///s", client="c", bounds=bounds or Bounds(), nonce=b"\x80" * 8)
-        self.now_us = 1_000_000
-        self.peer = b"peer"
-        self.ended: list[Call] = []
-
-    def open(self, message: Request, tensors: Sequence[bytes] = ()) -> Call:
-        call = Call(message=message, tensors=tensors, created_us=self.now_us, give_up_us=self.now_us + TIMEOUT_US)
-        self.connection.open(call, self.now_us)
-        return call
-
-    def infer(self, bounds: Bounds | None = None) -> Call:
-        spec = TensorSpec("float32", (1, 2, 2))
-        message = Infer(VERSION, self.connection.new_id(), "toy", (spec,), bounds or Bounds())
-        return self.open(message, (X.tobytes(),))
-
-    def ping(self) -> Call:
-        return self.open(Ping(VERSION, self.connection.new_id()))
-
-    def sent(self) -> list[Frames]:
-        """Everything there is to send, taken by the socket."""
-        out = []
-        while (frames := self.connection.outgoing(self.now_us)) is not None:
-            self.connection.sent(self.now_us)
-            out.append(frames)
-        return out
-
-    def lose(self) -> None:
-        """What is said now reaches nobody."""
-        self.sent()
-
-    def deaf(self) -> None:
-        """The daemon hears; what it replies reaches nobody."""
-        for frames in self.sent():
-            self.daemon.reply(self.peer, frames)
-
-    def talk(self) -> list[object]:
-        """Until neither has more to say; returns what the daemon read meanwhile."""
-        heard_count = len(self.daemon.log)
-        while out := self.sent():
-            for reply in [self.daemon.reply(self.peer, frames) for frames in out]:
-                if reply is not None:
-                    self.connection.receive(reply, self.now_us)
-        self.ended += self.connection.take_ended()
-        return self.daemon.log[heard_count:]
-
-    def passes(self, us: int) -> None:
-        """Time goes by in ticks."""
-        end_us = self.now_us + us
-        while self.now_us < end_us:
-            self.now_us = min(end_us, self.now_us + TICK_US)
-            if self.now_us >= self.connection.wake_at_us:
-                self.connection.tick(self.now_us)
+from delen.tests.lossy_wire import TIMEOUT_US, LossyWire
 
 
 def kinds(messages: list[object]) -> list[type]:
@@ -123,7 +55,7 @@ def error_of(call: Call) -> DelenError:
 
 
 def test_the_first_request_follows_a_hello_and_gets_its_answer() -> None:
-    line = Line(bounds=Bounds(latency_ms=50.0))
+    line = LossyWire(bounds=Bounds(latency_ms=50.0))
     call = line.infer()
     assert kinds(line.talk()) == [Hello, Infer]
     result = result_of(call)
@@ -134,7 +66,7 @@ def test_the_first_request_follows_a_hello_and_gets_its_answer() -> None:
 
 
 def test_later_requests_need_no_hello_and_ids_are_new() -> None:
-    line = Line()
+    line = LossyWire()
     first = line.infer()
     line.talk()
     second = line.infer()
@@ -143,7 +75,7 @@ def test_later_requests_need_no_hello_and_ids_are_new() -> None:
 
 
 def test_a_lost_session_is_told_by_hello_required_and_nothing_runs_twice() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     calls = [line.infer() for _ in range(3)]
@@ -154,7 +86,7 @@ def test_a_lost_session_is_told_by_hello_required_and_nothing_runs_twice() -> No
 
 
 def test_requests_out_at_a_restart_are_run_by_the_new_daemon() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     calls = [line.infer(), line.infer()]
@@ -166,7 +98,7 @@ def test_requests_out_at_a_restart_are_run_by_the_new_daemon() -> None:
 
 
 def test_after_silence_a_hello_finds_the_restarted_daemon() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call = line.infer()
@@ -180,7 +112,7 @@ def test_after_silence_a_hello_finds_the_restarted_daemon() -> None:
 
 
 def test_a_lost_answer_is_fetched_and_not_run_again() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call = line.infer()
@@ -192,7 +124,7 @@ def test_a_lost_answer_is_fetched_and_not_run_again() -> None:
 
 
 def test_a_lost_request_is_said_again_when_the_fetch_shows_it_never_came() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call = line.infer()
@@ -203,7 +135,7 @@ def test_a_lost_request_is_said_again_when_the_fetch_shows_it_never_came() -> No
 
 
 def test_a_lost_answer_is_fetched_although_others_come() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call = line.infer()
@@ -218,7 +150,7 @@ def test_a_lost_answer_is_fetched_although_others_come() -> None:
 
 
 def test_silence_is_asked_about_ever_less_often() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     line.open(Ping(VERSION, line.connection.new_id())).give_up_us = NEVER_US
@@ -232,7 +164,7 @@ def test_silence_is_asked_about_ever_less_often() -> None:
 
 
 def test_conditions_of_the_session_are_set_again_before_anything_else() -> None:
-    line = Line()
+    line = LossyWire()
     sets = (ConditionSet(all_of=(Condition("response_time", "greater", 0.02),)), None)
     line.open(SetConditions(VERSION, line.connection.new_id(), "toy", sets))
     line.open(SetBounds(VERSION, line.connection.new_id(), Bounds(latency_ms=40.0)))
@@ -249,7 +181,7 @@ def test_conditions_of_the_session_are_set_again_before_anything_else() -> None:
 
 
 def test_a_daemon_that_never_accepts_the_hello_is_not_asked_for_ever() -> None:
-    line = Line()
+    line = LossyWire()
     daemon = line.daemon
     line.ping()
     line.talk()
@@ -265,7 +197,7 @@ def test_a_daemon_that_never_accepts_the_hello_is_not_asked_for_ever() -> None:
 
 
 def test_a_refused_hello_ends_what_waits_and_is_tried_again_later() -> None:
-    line = Line()
+    line = LossyWire()
     call = line.ping()
     hello = line.sent()[0]
     hello_id = bytes(hello[0]).split(b"\xc4\x10")[1][:16]
@@ -277,7 +209,7 @@ def test_a_refused_hello_ends_what_waits_and_is_tried_again_later() -> None:
 
 
 def test_a_request_that_waited_asks_for_the_budget_that_remains() -> None:
-    line = Line(bounds=Bounds(latency_ms=50.0))
+    line = LossyWire(bounds=Bounds(latency_ms=50.0))
     line.infer()
     line.infer(Bounds(latency_ms=20.0, accuracy=0.9))
     line.now_us += 5_000
@@ -286,7 +218,7 @@ def test_a_request_that_waited_asks_for_the_budget_that_remains() -> None:
 
 
 def test_a_request_sent_at_once_asks_for_exactly_its_bound() -> None:
-    line = Line()
+    line = LossyWire()
     line.infer(Bounds(latency_ms=20.0))
     line.now_us += 50
     (asked,) = [m.bounds for m in line.talk() if isinstance(m, Infer)]
@@ -294,7 +226,7 @@ def test_a_request_sent_at_once_asks_for_exactly_its_bound() -> None:
 
 
 def test_a_request_without_latency_bound_ages_without_harm() -> None:
-    line = Line(bounds=Bounds(latency_ms=50.0))
+    line = LossyWire(bounds=Bounds(latency_ms=50.0))
     call = line.infer(Bounds(latency_ms=None))
     line.now_us += 1_000_000
     line.talk()
@@ -302,7 +234,7 @@ def test_a_request_without_latency_bound_ages_without_harm() -> None:
 
 
 def test_a_request_whose_bound_passed_before_it_was_sent_is_not_sent() -> None:
-    line = Line()
+    line = LossyWire()
     call = line.infer(Bounds(latency_ms=20.0))
     line.now_us += 21_000
     assert Infer not in kinds(line.talk())
@@ -312,7 +244,7 @@ def test_a_request_whose_bound_passed_before_it_was_sent_is_not_sent() -> None:
 
 
 def test_a_late_answer_is_still_fetched_after_a_new_connection() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call = line.infer(Bounds(latency_ms=20.0))
@@ -326,7 +258,7 @@ def test_a_late_answer_is_still_fetched_after_a_new_connection() -> None:
 
 
 def test_a_lost_request_is_said_again_with_what_remains_or_given_up() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     patient = line.infer(Bounds(latency_ms=10_000.0))
@@ -341,7 +273,7 @@ def test_a_lost_request_is_said_again_with_what_remains_or_given_up() -> None:
 
 
 def test_nobody_there_ends_as_unreachable_and_names_the_endpoint() -> None:
-    line = Line()
+    line = LossyWire()
     call = line.infer()
     line.passes(TIMEOUT_US)
     error = error_of(call)
@@ -353,7 +285,7 @@ def test_nobody_there_ends_as_unreachable_and_names_the_endpoint() -> None:
 
 
 def test_a_daemon_that_is_there_but_slow_ends_as_a_time_out_and_is_told() -> None:
-    line = Line()
+    line = LossyWire()
     line.daemon.silent = (Infer, Fetch)
     call = line.infer()
     line.talk()
@@ -365,7 +297,7 @@ def test_a_daemon_that_is_there_but_slow_ends_as_a_time_out_and_is_told() -> Non
 
 
 def test_a_cancelled_request_ends_at_once_and_the_daemon_is_told() -> None:
-    line = Line()
+    line = LossyWire()
     line.daemon.silent = (Infer,)
     call = line.infer()
     line.talk()
@@ -376,7 +308,7 @@ def test_a_cancelled_request_ends_at_once_and_the_daemon_is_told() -> None:
 
 
 def test_a_request_cancelled_before_it_was_sent_is_never_sent() -> None:
-    line = Line()
+    line = LossyWire()
     line.connection.cancel(line.infer())
     assert kinds(line.talk()) == [Hello]
 
@@ -391,7 +323,7 @@ def test_a_request_cancelled_before_it_was_sent_is_never_sent() -> None:
     ],
 )
 def test_refusals_and_failures_end_a_call_as_typed_errors(end: Refusal | Failure, kind: type[DelenError]) -> None:
-    line = Line()
+    line = LossyWire()
     if isinstance(end, Refusal):
         line.daemon.refuse = end
     else:
@@ -409,12 +341,12 @@ def test_refusals_and_failures_end_a_call_as_typed_errors(end: Refusal | Failure
 
 
 def test_replies_that_make_no_sense_end_their_call_or_are_dropped() -> None:
-    line = Line()
+    line = LossyWire()
     line.ping()
     line.talk()
     call, other = line.ping(), line.ping()
     line.sent()
-    for nonsense in ([], [b"\xc1"], encode(Pong(VERSION, b"unknown")), encode(Ping(VERSION, b"x"))):  # type: ignore[list-item]
+    for nonsense in ([], [b"\xc1"], encode(Pong(VERSION, b"unknown")), encode(Ping(VERSION, b"x"))):
         line.connection.receive(nonsense, line.now_us)
     assert not call.ended
     line.connection.receive(encode(Stats(VERSION, call.message.id)), line.now_us)
@@ -424,7 +356,7 @@ def test_replies_that_make_no_sense_end_their_call_or_are_dropped() -> None:
 
 
 def test_an_answer_that_comes_twice_ends_its_call_once() -> None:
-    line = Line()
+    line = LossyWire()
     call = line.infer()
     frames = line.sent()
     replies = [line.daemon.reply(line.peer, frame) for frame in frames]

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delen.exits.bundle import shipped_directory
@@ -27,6 +27,7 @@ def test_every_cut_of_a_graph_is_refused_or_readable_but_never_crashes() -> None
             read_facts(SEGMENT[:length])
 
 
+@settings(max_examples=40)
 @given(st.integers(0, len(SEGMENT) - 1), st.integers(0, 255))
 def test_a_changed_byte_never_raises_anything_but_a_fault(at: int, value: int) -> None:
     damaged = bytearray(SEGMENT)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from delen.clients.errors import BadRequest, DeadlineExceeded, DelenError, QueueFull
-from delen.clients.inputs import InputLike
+from delen.clients.inputs import BoundArguments, InputLike
 from delen.clients.load import Outcome, Questions, Run, multi_stream, offline, server, single_stream
 from delen.clients.load_report import LoadReport, latencies, report
 from delen.clients.results import Result
 from delen.clients.wire import Answer, NetworkInfo
-from delen.tests.fake_daemon import TOY, FakeDaemon
+from delen.tests.fake_daemon import TOY
 
-TEMPLATE = FakeDaemon(strict=False)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 INPUTS = [np.eye(3, 4, dtype=np.float32)[index].reshape(1, 2, 2) for index in range(3)]
 
 
@@ -44,7 +46,13 @@ class FakeAsker:
         return (TOY,)
 
     def begin(
-        self, network: str, x: InputLike, on_end: Callable[[Result | DelenError], None], **arguments: Any
+        self,
+        network: str,
+        x: InputLike,
+        on_end: Callable[[Result | DelenError], None],
+        *,
+        timeout_s: float | None = None,
+        **bounds: Unpack[BoundArguments],
     ) -> bytes:
         index = len(self.sent_us)
         sent_us = self.now_us
@@ -184,7 +192,8 @@ def test_offline_keeps_the_queue_full_but_not_over_full() -> None:
     asker = FakeAsker(service_us=100)
     summed = report(offline(run(asker), count=200, outstanding_max=16), "Offline")
     assert asker.outstanding_most == 16
-    assert (summed.score_name, summed.score) == ("answered_hz", pytest.approx(10_000))
+    assert summed.score_name == "answered_hz"
+    assert summed.score == pytest.approx(10_000)
 
 
 def test_progress_tells_every_outcome_once_in_its_second() -> None:
