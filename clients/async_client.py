@@ -61,7 +61,10 @@ class AsyncClient(Asking):
         return found
 
     async def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
-        """Set default bounds of this session; those in force are returned once the daemon has acknowledged them."""
+        """Set all default bounds of this session: those left out are taken back.
+
+        Returns: the bounds in force, acknowledged by the daemon.
+        """
         effective: Bounds = (await self._ask(SetBounds, bounds_of(bounds))).bounds
         return effective
 

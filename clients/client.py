@@ -161,7 +161,10 @@ class Client(Asking):
         return found
 
     def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
-        """Set default bounds of this session; those in force are returned once the daemon has acknowledged them."""
+        """Set all default bounds of this session: those left out are taken back.
+
+        Returns: the bounds in force, acknowledged by the daemon.
+        """
         effective: Bounds = self._ask(SetBounds, bounds_of(bounds)).bounds
         return effective
 

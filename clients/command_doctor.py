@@ -163,7 +163,7 @@ def _limits() -> Iterator[Finding]:
 
 def _state() -> Iterator[Finding]:
     from ..profiles.store import state_directory
-    from .wire import runtime_directories
+    from .places import runtime_directories
 
     state = state_directory(os.environ, os.getuid())
     yield _directory("state directory", state, "name another with --state-dir or DELEN_STATE_DIR")

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from .errors import BadRequest, Unreachable
-from .wire import endpoint_path, name_fault, runtime_directories
+from .places import endpoint_path, name_fault, runtime_directories
 
 TENANT_VARIABLE = "DELEN_TENANT"
 # sockaddr_un has room for 108 bytes with the closing NUL (man 7 unix).

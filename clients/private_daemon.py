@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .wire import endpoint_path
+from .places import endpoint_path
 
 # Loading, warming up and a quick profile of two networks take 6-8 s on two busy cores.
 START_S_MAX = 90.0
@@ -117,4 +117,3 @@ class PrivateDaemon:
         if self._process is not None:
             self.stop()
         shutil.rmtree(self._scratch, ignore_errors=True)
-

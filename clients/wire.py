@@ -10,8 +10,7 @@ Does not: open sockets, read clocks, know networks. Pure, and importable by ever
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 VERSION = 1
 HEADER_BYTES_MAX = 64 * 1024
 ID_BYTES_MAX = 64
-NAME_BYTES_MAX = 64
 TENSORS_MAX = 1
 # An answer's tensor is one number per class, so this is ample; a client reads no more.
 ANSWER_BYTES_MAX = 1024 * 1024
@@ -288,24 +286,18 @@ def decode_request(frames: Frames, payload_bytes_max: int) -> Request:
     """
     message: Request = _decode(frames, _decode_request)
     _check_frames(message, frames, payload_bytes_max)
-    bounds = getattr(message, "bounds", None)
-    if isinstance(bounds, Bounds):
-        fault = bounds_fault(bounds)
-        if fault:
-            raise WireError("bounds", fault, message.id)
-    if isinstance(message, SetConditions):
+    fault = None
+    if isinstance(message, (Infer, Hello, SetBounds)):
+        fault = bounds_fault(message.bounds)
+    elif isinstance(message, SetConditions):
         fault = conditions_fault(message.conditions)
-        if fault:
-            raise WireError("bounds", fault, message.id)
+    if fault:
+        raise WireError("bounds", fault, message.id)
     return message
 
 
 def decode_reply(frames: Frames) -> Reply:
-    """Read a daemon's message; an answer's tensor frame stays where it is, checked against the header.
-
-    Raises:
-        WireError: as `decode_request`.
-    """
+    """Read a daemon's message, its answer's tensor checked against the header. Raises WireError as `decode_request`."""
     reply: Reply = _decode(frames, _decode_reply)
     _check_frames(reply, frames, ANSWER_BYTES_MAX)
     return reply
@@ -319,29 +311,6 @@ def array(spec: TensorSpec, frame: bytes | memoryview) -> Array:
 def tensor_spec(tensor: Array) -> TensorSpec:
     # numpy builds a dtype's name anew each time; this is on every request's path.
     return TensorSpec(_NAMES.get(tensor.dtype) or tensor.dtype.name, tensor.shape)
-
-
-def runtime_directories(environ: Mapping[str, str], uid: int) -> list[Path]:
-    """Where endpoints may be, most specific first: $DELEN_RUNTIME_DIR alone, or the user's and the system's."""
-    named = environ.get("DELEN_RUNTIME_DIR")
-    if named:
-        return [Path(named)]
-    user = environ.get("XDG_RUNTIME_DIR")
-    own = Path(user) / "delen" if user else Path(f"/tmp/delen-{uid}")
-    return [own, Path("/run/delen")]
-
-
-def endpoint_path(runtime_directory: Path, tenant: str) -> Path:
-    """The socket of one tenant: a directory each, so that rights can be set on it."""
-    return runtime_directory / "t" / tenant / "sock"
-
-
-def name_fault(kind: str, name: str) -> str | None:
-    """Names become paths, labels and log fields: letters, digits, dot, dash, underscore, and no leading dot."""
-    plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
-    if name and plain and not name.startswith(".") and len(name) <= NAME_BYTES_MAX:
-        return None
-    return f"{kind} {name[:80]!r} is not a name: 1-{NAME_BYTES_MAX} of a-z A-Z 0-9 . _ -, not starting with a dot"
 
 
 def _decode(frames: Frames, decoder: Any) -> Any:

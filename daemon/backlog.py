@@ -24,16 +24,22 @@ class Backlog:
         self._timed: _Pools = {}
         self._untimed: _Pools = {}
         self._best_effort: _Pools = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, waiting: Waiting) -> None:
         pool = self._pools(waiting).setdefault((waiting.served.name, waiting.stage), [])
         insort(pool, waiting, key=_due)
+        self._count += 1
 
     def remove(self, waiting: Waiting) -> None:
         """Take a request out if it waits; nothing happens if it does not."""
         pool = self._pools(waiting).get((waiting.served.name, waiting.stage), [])
         if waiting in pool:
             pool.remove(waiting)
+            self._count -= 1
 
     def view(self) -> View:
         """The queue for a policy."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import structs
 
-from ..clients.wire import name_fault, runtime_directories
+from ..clients.places import name_fault, runtime_directories
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +25,7 @@ else:
 Engine = Literal["onnx", "torch", "replay"]
 # Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
 SOCKET_PATH_BYTES_MAX = 108
+SPIN_US_MAX = 10_000
 
 
 class ConfigError(ValueError):
@@ -76,7 +77,8 @@ class Config(_Section, frozen=True, kw_only=True):
     """Everything delend is told at start.
 
     `networks`: names of shipped bundles, or paths. `watts`: what one busy core is taken to draw where no meter is
-    found. `profile`: `quick` measures a network that has no profile here, `require` refuses it.
+    found. `spin_us`: how long front and worker look for each other's next message before they sleep: being woken takes
+    longer than most messages do. 0 saves that power. `profile`: `quick` measures a network that has no profile here, `require` refuses it.
     """
 
     dev: bool = False
@@ -88,6 +90,7 @@ class Config(_Section, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 1
     watts: float | None = None
+    spin_us: int = 200
     profile: Literal["quick", "require"] = "quick"
     replay_profiles: tuple[str, ...] = ()
     limits: Limits = Limits()
@@ -104,7 +107,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mappin
         ConfigError: with file and key.
     """
     values: dict[str, Any] = _read(path) if path is not None else {}
-    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts"):
+    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us"):
         said = environ.get(f"DELEN_{name.upper()}")
         if said:
             values[name] = said
@@ -145,6 +148,8 @@ def config_fault(config: Config) -> str | None:
         return "no networks; name at least one bundle"
     if config.threads < 1:
         return f"threads is {config.threads}; expected at least 1"
+    if not 0 <= config.spin_us <= SPIN_US_MAX:
+        return f"spin_us is {config.spin_us}; expected 0 to {SPIN_US_MAX}"
     for field in Limits.__struct_fields__:
         if getattr(config.limits, field) < 0 or (field != "retries_max" and getattr(config.limits, field) == 0):
             return f"limits.{field} is {getattr(config.limits, field)}; expected more than 0"

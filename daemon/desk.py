@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from ..clients.places import name_fault
 from ..clients.wire import (
     VERSION,
     Answer,
@@ -39,7 +40,6 @@ from ..clients.wire import (
     Welcome,
     WireError,
     decode_request,
-    name_fault,
 )
 from ..policies.exits import asked
 from .answers import Answers

@@ -64,11 +64,13 @@ class Executor:
         steps: list[StepDone] = []
         index = run.first
         while rows:
-            features = self._segment(network, index, features, len(rows), steps)
+            features, step = self._segment(network, index, features, len(rows))
+            steps.append(step)
             early = self._must_stop(run, index, rows)
             looked = [i for i, row in enumerate(rows) if early or row.stop == index or index in row.exits]
             if looked:
-                logits = self._head(network, index, features, looked, len(rows), steps)
+                logits, step = self._head(network, index, features, looked, len(rows))
+                steps.append(step)
                 done = _outcomes(logits, network.temperatures[index], [rows[i] for i in looked], index, early)
                 self.arena.logits(run.id, network.need, index)[: len(looked)] = logits
                 leaving = {i for i, outcome in zip(looked, done, strict=True) if outcome.left}
@@ -100,24 +102,22 @@ class Executor:
             parts.append(network.loaded.take(batch, positions))
         return parts[0] if len(parts) == 1 else network.loaded.join(parts)
 
-    def _segment(self, network: Network, index: int, features: Any, count: int, steps: list[StepDone]) -> Any:
+    def _segment(self, network: Network, index: int, features: Any, count: int) -> tuple[Any, StepDone]:
         start_us = self.clock_us()
         result = network.loaded.segment(index, features)
         network.loaded.finish()
-        steps.append(StepDone(False, index, count, self.clock_us() - start_us))
-        return result
+        return result, StepDone(False, index, count, self.clock_us() - start_us)
 
     def _head(
-        self, network: Network, index: int, features: Any, looked: list[int], count: int, steps: list[StepDone]
-    ) -> Logits:
+        self, network: Network, index: int, features: Any, looked: list[int], count: int
+    ) -> tuple[Logits, StepDone]:
         start_us = self.clock_us()
         seen = features if len(looked) == count else network.loaded.take(features, looked)
         logits = network.loaded.head(index, seen)
         expected = (len(looked), network.need.class_count)
         if logits.shape != expected or logits.dtype != np.float32:
             raise EngineFault("output", f"head {index} gave {logits.dtype}{logits.shape}, expected float32{expected}")
-        steps.append(StepDone(True, index, len(looked), self.clock_us() - start_us))
-        return logits
+        return logits, StepDone(True, index, len(looked), self.clock_us() - start_us)
 
     def _must_stop(self, run: Run, index: int, rows: Sequence[Row]) -> bool:
         """Whether everybody leaves here: asked to yield, or the next segment would end too late."""

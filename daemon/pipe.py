@@ -136,10 +136,14 @@ class Pipe:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PipeClosed from error
 
-    def receive_at_worker(self) -> tuple[ToWorker, int | None]:
-        """Wait for the front's next message; returns it and the descriptor beside it. Raises PipeClosed."""
+    def receive_at_worker(self, flags: int = 0) -> tuple[ToWorker, int | None]:
+        """Wait for the front's next message; returns it and the descriptor beside it.
+
+        Raises:
+            PipeClosed: the front is gone. BlockingIOError: with MSG_DONTWAIT, when there is no message yet.
+        """
         try:
-            packet, fds, _, _ = socket.recv_fds(self._end, PACKET_BYTES_MAX, 1)
+            packet, fds, _, _ = socket.recv_fds(self._end, PACKET_BYTES_MAX, 1, flags)
         except ConnectionResetError as error:
             raise PipeClosed from error
         if not packet:

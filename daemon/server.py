@@ -96,10 +96,9 @@ class Server:
             assert refusal is not None
             account.refused += 1
             return refusal, []
-        account.accepted += 1
-        self._queued_bytes[tenant] = self._queued_bytes.get(tenant, 0) + len(payload)
-        request = self._accept(now_us, tenant, infer, wanted, payload, chosen)
-        return request.waiting.ticket, self._preempt(now_us, request.waiting)
+        waiting = self._waiting(now_us, served, wanted, chosen)
+        self._accept(Request(tenant, infer.id, infer, payload, wanted, chosen, waiting))
+        return waiting.ticket, self._preempt(now_us, waiting)
 
     def cancel(self, ticket: int) -> list[Effect]:
         """End a request as cancelled, wherever it is; its row of a running batch is computed and dropped."""
@@ -111,7 +110,7 @@ class Server:
 
     def next(self, now_us: int) -> Run | None:
         """The next run for an idle device, or None; the caller posts it."""
-        if self._flight is not None or not self._ready:
+        if self._flight is not None or not self._ready or not self._backlog:
             return None
         choice = edf.choose(self.view(), now_us, self._runs + 1)
         if choice is None:
@@ -207,13 +206,10 @@ class Server:
         code = "infeasible" if self._ready else "not_ready"
         return Refusal(infer.version, infer.id, code, refused.message, refused.offer)
 
-    def _accept(
-        self, now_us: int, tenant: str, infer: Infer, wanted: Asked, payload: Payload, chosen: ExitPlan
-    ) -> Request:
+    def _waiting(self, now_us: int, served: Served, wanted: Asked, chosen: ExitPlan) -> Waiting:
         self._tickets += 1
-        served = self.networks[infer.network]
         deadline = NEVER_US if wanted.latency_ms is None else now_us + usable_us(wanted.latency_ms)
-        waiting = Waiting(
+        return Waiting(
             ticket=self._tickets,
             served=served,
             arrival_us=now_us,
@@ -227,12 +223,15 @@ class Server:
             staged=wanted.conditions is not None,
             alone=wanted.conditions is not None,
         )
-        request = Request(tenant, infer.id, infer, payload, wanted, chosen, waiting)
+
+    def _accept(self, request: Request) -> None:
+        waiting, latency_ms = request.waiting, request.asked.latency_ms
+        self.account(request.tenant).accepted += 1
+        self._queued_bytes[request.tenant] = self._queued_bytes.get(request.tenant, 0) + len(request.payload)
         self._requests[waiting.ticket] = request
         self._backlog.add(waiting)
-        if wanted.latency_ms is not None:
-            heappush(self._deadlines, (now_us + int(wanted.latency_ms * 1000), waiting.ticket))
-        return request
+        if latency_ms is not None:
+            heappush(self._deadlines, (waiting.arrival_us + int(latency_ms * 1000), waiting.ticket))
 
     def _preempt(self, now_us: int, urgent: Waiting) -> list[Effect]:
         """Ask the running run to yield at its next exit: best effort always, others if `urgent` cannot wait."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import zmq
 
-from ..clients.wire import HEADER_BYTES_MAX, endpoint_path
+from ..clients.places import endpoint_path
+from ..clients.wire import HEADER_BYTES_MAX
 from .config import Limits
 
 # A message has a route, perhaps an empty delimiter (REQ), a header and at most one tensor; more parts are dropped.

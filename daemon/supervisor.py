@@ -69,8 +69,9 @@ class Supervisor:
     def start(self, now_us: int) -> None:
         """Start a worker process and tell it what to load."""
         pipe, theirs = Pipe.pair()
-        command = [sys.executable, "-m", "delen.daemon.worker", str(theirs.fileno())]
-        command += [self._config.engine, self._config.device, str(self._config.threads)]
+        told = {name: getattr(self._config, name) for name in ("engine", "device", "threads", "spin_us")}
+        settings = msgspec.json.encode(told).decode()
+        command = [sys.executable, "-m", "delen.daemon.worker", str(theirs.fileno()), settings]
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         fd, size = Arena.create(hosted.need for hosted in self._hosted.values())

@@ -1,6 +1,6 @@
 """The worker process: owns the engine and the device, does what the front says, and may die at any time.
 
-Role: `python -m delen.daemon.worker FD ENGINE DEVICE THREADS`, started by the front with one end of a socket pair.
+Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair.
 Loads and warms up networks, takes quick profiles, carries out runs. Nothing that matters lives only here.
 Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed.
 
@@ -29,7 +29,7 @@ from ..profiles.schema import ProfileError
 from .arena import Arena
 from .engines import make_replay, make_runner
 from .execute import Executor, Network
-from .pipe import Attach, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, Up
+from .pipe import Attach, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, ToWorker, Up
 from .pipe import Loaded as LoadedReply
 from .records import RunFailed
 
@@ -37,11 +37,22 @@ from .records import RunFailed
 EXIT_DEVICE = 70
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """What the front starts a worker with. `spin_us`: how long to look for the next run before sleeping."""
+
+    engine: str
+    device: str
+    threads: int
+    spin_us: int
+
+
 class Worker:
     """One worker's state: the engine, what it has loaded, and the pipe to the front."""
 
-    def __init__(self, pipe: Pipe, engine: str, device: str, threads: int) -> None:
+    def __init__(self, pipe: Pipe, settings: Settings) -> None:
         self._pipe = pipe
+        self._spin_us, self._spin_until_us = settings.spin_us, 0
+        engine, device, threads = settings.engine, settings.device, settings.threads
         self._runner: Runner | None = None if engine == "replay" else make_runner(engine, device, threads)
         self._executor: Executor | None = None
         self._replays: dict[str, Runner] = {}
@@ -49,9 +60,10 @@ class Worker:
     def serve(self) -> None:
         """Handle messages until the front goes away. Raises PipeClosed then."""
         while True:
-            message, fd = self._pipe.receive_at_worker()
+            message, fd = self._receive()
             if isinstance(message, Post):
                 self._run(message)
+                self._spin_until_us = _clock_us() + self._spin_us
             elif isinstance(message, Drop):
                 self._attached().drop(message.tickets)
             elif isinstance(message, Attach):
@@ -60,6 +72,15 @@ class Worker:
                 self._load(message)
             else:
                 self._measure(message)
+
+    def _receive(self) -> tuple[ToWorker, int | None]:
+        """The front's next message. Shortly after a run the next one is likely: look for it before going to sleep."""
+        while _clock_us() < self._spin_until_us:
+            try:
+                return self._pipe.receive_at_worker(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                os.sched_yield()
+        return self._pipe.receive_at_worker()
 
     def _attached(self) -> Executor:
         assert self._executor is not None, "the front attaches the arena before anything else"
@@ -139,12 +160,12 @@ def _clock_us() -> int:
 
 def main(arguments: list[str]) -> int:
     """Run until the front goes away. Exit codes: 0 the front closed, 70 the engine or device failed."""
-    fd, engine, device, threads = arguments
+    fd, settings = arguments
     # The terminal's interrupt is the front's to handle; it ends its worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Pipe(socket.socket(fileno=int(fd)))
     try:
-        Worker(pipe, engine, device, int(threads)).serve()
+        Worker(pipe, msgspec.json.decode(settings, type=Settings)).serve()
     except PipeClosed:
         return 0
     except EngineFault as fault:

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ..clients.wire import DTYPES, RANK_MAX, Preprocessing, name_fault
+from ..clients.places import name_fault
+from ..clients.wire import DTYPES, RANK_MAX, Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -40,7 +40,9 @@ def choose(view: View, now_us: int, run_id: int) -> Choice | None:
     untimed = _first(view.untimed.values())
     if not timed:
         pool = untimed or _first(view.best_effort.values())
-        return None if pool is None else _compose(pool, now_us, run_id, spare_us=NEVER_US)
+        if pool is None or len(pool) == 1:
+            return None if pool is None else _lone(pool[0], now_us, run_id)
+        return _compose(pool, now_us, run_id, spare_us=NEVER_US)
     if untimed is None and len(timed) == 1 and len(timed[0]) == 1:
         return _lone(timed[0][0], now_us, run_id)
     urgent = min(timed, key=_due)
@@ -74,7 +76,7 @@ def _lone(member: Waiting, now_us: int, run_id: int) -> Choice:
 
 
 def _compose(pool: Sequence[Waiting], now_us: int, run_id: int, *, spare_us: int) -> Choice:
-    """Deepest first: the first depth limit whose batch meets its deadlines and leaves the rest of the queue feasible."""
+    """Deepest first: the first depth limit whose batch meets its deadlines and leaves the rest of the queue in time."""
     served, stage = pool[0].served, pool[0].stage
     least = _members(pool, served, pool[0].expected, now_us)
     must_us = _run_us(served, stage, [_stop(member, pool[0].expected) for member in least])

@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 
 from delen.clients.bounds import Bounds, merge
+from delen.clients.places import endpoint_path
 from delen.clients.wire import (
     VERSION,
     Answer,
@@ -45,7 +46,6 @@ from delen.clients.wire import (
     WireError,
     decode_request,
     encode,
-    endpoint_path,
 )
 
 PAYLOAD_BYTES_MAX = 1_000_000

@@ -32,7 +32,7 @@ LOGITS = bytes(40)
 def served(
     name: str = "net", *, segments_us: Sequence[float] = (100, 200, 400), gates: bool = True, **profile: Any
 ) -> Served:
-    """A network with made-up costs; its calibration is 2,000 samples whose confidence tells how often they are right."""
+    """A network with made-up costs; calibrated on 2,000 samples whose confidence tells how often they are right."""
     costs = Costs.of(sample_profile(segments_us=segments_us, **profile), 8)
     table = None
     if gates:
@@ -101,7 +101,9 @@ class Simulation:
         self.at(when_us, lambda: self._submit(request_id, tenant, bounds, network))
         return request_id
 
-    def poisson(self, tenant: str, bounds: Bounds, rate_hz: float, start_us: int, end_us: int, network: str = "net") -> None:
+    def poisson(
+        self, tenant: str, bounds: Bounds, rate_hz: float, start_us: int, end_us: int, network: str = "net"
+    ) -> None:
         """Requests with exponential gaps."""
         when = float(start_us)
         while (when := when + self._random.expovariate(rate_hz) * 1e6) < end_us:
@@ -156,15 +158,11 @@ class Simulation:
             self._kept.discard(row.ticket)
         self._segment(run, served, run.first, list(run.rows), self.now_us, self._generation)
 
-    def _segment(
-        self, run: Run, served: Served, index: int, rows: list[Row], start_us: int, generation: int
-    ) -> None:
+    def _segment(self, run: Run, served: Served, index: int, rows: list[Row], start_us: int, generation: int) -> None:
         took_us = self._time(served.costs.segment_us[index][len(rows)], start_us)
         self.at(start_us + took_us, lambda: self._at_exit(run, served, index, rows, took_us, generation))
 
-    def _at_exit(
-        self, run: Run, served: Served, index: int, rows: list[Row], took_us: int, generation: int
-    ) -> None:
+    def _at_exit(self, run: Run, served: Served, index: int, rows: list[Row], took_us: int, generation: int) -> None:
         if generation != self._generation:
             return
         if any(row.ticket in self._spoilt(run) for row in rows):

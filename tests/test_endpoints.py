@@ -10,7 +10,7 @@ import pytest
 
 from delen.clients.endpoints import IPC_PATH_BYTES_MAX, find_endpoint, tenant_name
 from delen.clients.errors import BadRequest, Unreachable
-from delen.clients.wire import endpoint_path
+from delen.clients.places import endpoint_path
 
 
 def make_socket(directory: Path, tenant: str) -> Path:

@@ -148,6 +148,13 @@ def test_a_bound_is_judged_by_the_clients_clock_and_the_daemons_word_stands_besi
     assert summed.met_daemon == 0.75
 
 
+def test_a_late_generator_is_not_held_against_the_bound() -> None:
+    asker = FakeAsker(service_us=100, send_us=2000)
+    summed = report(server(run(asker, arguments={"latency_ms": 5}), np.arange(0, 50_000, 1000)))
+    assert summed.latency.p50_us > 5000
+    assert summed.met == 1.0
+
+
 def test_a_session_bound_is_judged_by_the_daemons_word() -> None:
     asker = FakeAsker(service_us=10)
     asker.broken = lambda index: ("latency_ms",) if index == 0 else ()

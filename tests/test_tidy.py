@@ -32,7 +32,7 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX, PARAMETERS_MAX = 400, 70, 5
 UNDOCUMENTED_LINES_MAX = 8
 
 # Importable by every room, because they import nothing of delen but each other.
-PURE_CLIENTS = {"clients.wire", "clients.bounds", "clients.arrivals"}
+PURE_CLIENTS = {"clients.wire", "clients.bounds", "clients.arrivals", "clients.places"}
 # A room imports itself and the ones before it.
 ORDER = ("exits", "profiles", "policies", "daemon")
 
@@ -50,7 +50,14 @@ OWNERS: tuple[tuple[str, set[str], tuple[str, ...]], ...] = (
 # Reading the board: everybody else asks these two.
 BOARD_READERS = ("profiles/meters.py", "profiles/board.py")
 # Decisions: what they see comes in as arguments.
-PURE = ("policies/*.py", "daemon/server.py", "clients/wire.py", "clients/bounds.py", "clients/arrivals.py")
+PURE = (
+    "policies/*.py",
+    "daemon/server.py",
+    "clients/wire.py",
+    "clients/bounds.py",
+    "clients/arrivals.py",
+    "clients/places.py",
+)
 IMPURE = CLOCKS | CHANCE | {"os", "socket", "threading", "asyncio", "subprocess", "signal", "select", "zmq"}
 # The tops of loops and processes, where a fault of ours is logged before the process ends or carries on.
 PROCESS_TOPS = ("daemon/loop.py", "daemon/worker.py", "clients/cli.py")

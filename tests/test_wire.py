@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,9 +29,6 @@ from delen.clients.wire import (
     decode_reply,
     decode_request,
     encode,
-    endpoint_path,
-    name_fault,
-    runtime_directories,
     tensor_spec,
 )
 from delen.tests.fake_daemon import FakeDaemon
@@ -195,23 +191,6 @@ def test_no_change_of_a_header_does_anything_but_decode_or_be_refused(data: st.D
     header[index] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WireError):
         decode_request([bytes(header), b"\0"], LIMIT)
-
-
-@pytest.mark.parametrize("name", ["a", "A.b-c_1", "x" * 64])
-def test_names_that_can_be_paths_and_labels_are_taken(name: str) -> None:
-    assert name_fault("tenant", name) is None
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", ".a", "a/b", "a\0", "a\n", "é", "x" * 65, "a b"])
-def test_names_that_could_leave_their_place_are_not(name: str) -> None:
-    assert "tenant" in (name_fault("tenant", name) or "")
-
-
-def test_the_directory_named_by_the_environment_is_the_only_one_looked_at() -> None:
-    assert runtime_directories({"DELEN_RUNTIME_DIR": "/d", "XDG_RUNTIME_DIR": "/x"}, 7) == [Path("/d")]
-    assert runtime_directories({"XDG_RUNTIME_DIR": "/x"}, 7) == [Path("/x/delen"), Path("/run/delen")]
-    assert Path("/tmp/delen-7") in runtime_directories({}, 7)
-    assert endpoint_path(Path("/d"), "t") == Path("/d/t/t/sock")
 
 
 def test_a_ping_is_as_small_as_it_looks() -> None:

@@ -5,6 +5,7 @@ The plain client below knows pyzmq, msgpack and that page; nothing of the SDK.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, get_args
 import pytest
 import zmq
 
-from delen.clients import bounds, errors, wire
+from delen.clients import bounds, errors, places, wire
 from delen.tests.fake_daemon import FakeDaemon, serving
 
 msgpack = pytest.importorskip("msgpack", reason="the plain client speaks msgpack by its own package")
@@ -86,7 +87,7 @@ def test_the_limits_are_those_in_force() -> None:
     limits = PAGE.split("Limits:")[1].split("\n")[0]
     assert f"header {wire.HEADER_BYTES_MAX // 1024} KiB" in limits
     assert f"id {wire.ID_BYTES_MAX} bytes" in limits
-    assert f"names {wire.NAME_BYTES_MAX} bytes" in limits
+    assert f"names {places.NAME_BYTES_MAX} bytes" in limits
     assert f"tensor rank {wire.RANK_MAX}" in limits
     assert f"{bounds.CONDITION_COUNT_MAX} conditions" in limits
 
@@ -119,11 +120,14 @@ class PlainClient:
         self.socket.setsockopt(zmq.RCVTIMEO, 20_000)
         self.socket.connect(endpoint)
         self.fields = documented_messages()
+        # Random, since the ids of all of a tenant's clients share one space.
+        self.prefix = os.urandom(8)
+        self.name = f"plain-{self.prefix.hex()}"
         self.last_id = 0
 
     def send(self, name: str, *fields: Any, tensor: bytes | None = None, request_id: bytes = b"") -> bytes:
         self.last_id += 1
-        request_id = request_id or b"plain---" + struct.pack(">Q", self.last_id)
+        request_id = request_id or self.prefix + struct.pack(">Q", self.last_id)
         header = msgpack.packb([name, 1, request_id, *fields], use_bin_type=True)
         self.socket.send_multipart([header] if tensor is None else [header, tensor])
         return request_id
@@ -171,7 +175,7 @@ def client(endpoint: str, request: pytest.FixtureRequest) -> Iterator[PlainClien
 
 @pytest.mark.e2e
 def test_a_plain_client_asks_and_is_answered(client: PlainClient) -> None:
-    assert client.ask("hello", "plain", {"latency_ms": 1000.0})["bounds"] == {"latency_ms": 1000.0}
+    assert client.ask("hello", client.name, {"latency_ms": 1000.0})["bounds"] == {"latency_ms": 1000.0}
     network, x = first_network(client)
     reply = client.ask("infer", network["name"], [["float32", network["shape"]]], {"latency_ms": 900.0}, tensor=x)
     assert reply["name"] == "answer"
@@ -190,7 +194,7 @@ def test_a_plain_client_asks_and_is_answered(client: PlainClient) -> None:
 def test_a_plain_client_is_told_what_it_does_wrong(client: PlainClient) -> None:
     early = client.ask("infer", "toy", [["float32", [1]]], {}, tensor=b"\0" * 4)
     assert (early["name"], early["code"]) == ("refusal", "hello_required")
-    client.ask("hello", "plain")
+    client.ask("hello", client.name)
     wrong: list[tuple[list[Any], bytes | None, str]] = [
         (["toy", [["float32", [2]]], {}], b"\0" * 4, "shape"),
         (["toy", [["float99", [1]]], {}], b"\0" * 4, "dtype"),
@@ -206,10 +210,10 @@ def test_a_plain_client_is_told_what_it_does_wrong(client: PlainClient) -> None:
 
 @pytest.mark.e2e
 def test_a_repeated_request_is_answered_and_another_one_of_its_id_is_not(client: PlainClient) -> None:
-    client.ask("hello", "plain")
+    client.ask("hello", client.name)
     network, x = first_network(client)
     fields: list[Any] = [network["name"], [["float32", network["shape"]]], {}]
-    first = [client.send("infer", *fields, tensor=x), client.receive()][1]
+    first = client.ask("infer", *fields, tensor=x)
     client.send("infer", *fields, tensor=x, request_id=first["id"])
     again = client.receive()
     assert (again["name"], again["data"]) == ("answer", first["data"])
