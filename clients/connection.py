@@ -270,6 +270,8 @@ class Connection:
         elif call.fetching:
             # Whatever the reason, the daemon will not give the answer; asking in full gives one, or the true refusal.
             self._say_again(call, forgotten=True, now_us=now_us)
+        elif refusal.code == "unknown_id" and isinstance(call.message, Infer):
+            return  # Of a fetch said before that: the request is on its way in full since.
         else:
             if refusal.code in ("shape", "dtype", "unknown_network") and isinstance(call.message, Infer):
                 self.networks.pop(call.message.network, None)

@@ -46,6 +46,8 @@ class Answers:
 
     def begin(self, infer: Infer, ticket: int, route: bytes) -> None:
         """A request was accepted for this connection."""
+        # An id may come again once the window has closed on its first use.
+        self._forget(infer.id)
         self._running[infer.id] = Kept(infer, ticket, [route])
 
     def end(self, request_id: bytes, reply: Answer | Failure, tensor: bytes, now_us: int) -> list[bytes]:
@@ -67,5 +69,8 @@ class Answers:
             )
             if within and kept.ended_us > oldest_us:
                 return
-            del self._ended[request_id]
-            self._bytes -= len(kept.tensor)
+            self._forget(request_id)
+
+    def _forget(self, request_id: bytes) -> None:
+        kept = self._ended.pop(request_id, None)
+        self._bytes -= len(kept.tensor) if kept is not None else 0

@@ -7,6 +7,7 @@ Does not: open sockets or look at bundles.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,9 +151,14 @@ def config_fault(config: Config) -> str | None:
         return f"threads is {config.threads}; expected at least 1"
     if not 0 <= config.spin_us <= SPIN_US_MAX:
         return f"spin_us is {config.spin_us}; expected 0 to {SPIN_US_MAX}"
+    if config.watts is not None and not (math.isfinite(config.watts) and config.watts > 0):
+        return f"watts is {config.watts}; expected a finite number above 0"
     for field in Limits.__struct_fields__:
-        if getattr(config.limits, field) < 0 or (field != "retries_max" and getattr(config.limits, field) == 0):
-            return f"limits.{field} is {getattr(config.limits, field)}; expected more than 0"
+        value = getattr(config.limits, field)
+        if field == "retries_max" and value == 0:
+            continue
+        if not (math.isfinite(value) and value > 0):
+            return f"limits.{field} is {value}; expected a finite number above 0"
     return None
 
 

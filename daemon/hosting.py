@@ -1,7 +1,7 @@
 """Bring networks into the daemon: bundles checked, profiles found, and what policies and tenants are told of them.
 
 Role: start-up only. `host` reads and checks every bundle named in the configuration before any process is started;
-`Hosting.served` and `Hosting.info` make the core's and the tenants' view once costs are known.
+`served` and `info` make the core's and the tenants' view once costs are known.
 Does not: load engines (the worker does).
 """
 
@@ -16,7 +16,7 @@ from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
 from ..policies.gates import GateTable
 from ..policies.view import Served
 from ..profiles.costs import Costs
-from ..profiles.schema import Device, Profile, read_profile
+from ..profiles.schema import Device, Profile, ProfileError, read_profile
 from ..profiles.store import find_profile, write_profile
 from .arena import Need
 from .config import Config, ConfigError
@@ -74,8 +74,8 @@ def keep(profile: Profile, state: Path) -> str | None:
     """Store a quick profile for the next start; a note where that is not possible (it is only a cache)."""
     try:
         write_profile(state, profile)
-    except OSError as error:
-        return f"cannot keep the profile of {profile.network} in {state}: {error.strerror}"
+    except ProfileError as error:
+        return f"the quick profile of {profile.network} is not kept, so the next start measures again: {error}"
     return None
 
 

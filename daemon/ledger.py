@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..clients.wire import Answer, EnergySource, TenantStats
 
 KEPT_LATENCIES = 512
+WORST_FIRST: tuple[EnergySource, ...] = ("unknown", "modelled", "measured")
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Account:
     bounds_met: int = 0
     bounds_broken: int = 0
     energy_mj: float = 0.0
-    energy_source: EnergySource = "unknown"
+    energy_sources: set[EnergySource] = field(default_factory=set)
     device_us: int = 0
     undeliverable: int = 0
     latencies_us: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
@@ -35,6 +36,10 @@ class Account:
     @property
     def pending(self) -> int:
         return self.accepted - self.answered - self.failed
+
+    @property
+    def energy_source(self) -> EnergySource:
+        return next((source for source in WORST_FIRST if source in self.energy_sources), "unknown")
 
     def book_answer(self, answer: Answer, exit_count: int) -> None:
         """Count an answer; its energy and device time were booked with the runs."""
@@ -48,9 +53,10 @@ class Account:
 
     def book_run(self, energy_mj: float | None, took_us: int, source: EnergySource) -> None:
         """Charge this tenant's share of a run: mJ, and device time split over the rows that used it."""
-        if energy_mj is not None:
-            self.energy_mj += energy_mj
-            self.energy_source = source
+        known = energy_mj is not None and source != "unknown"
+        self.energy_mj += energy_mj if known and energy_mj is not None else 0.0
+        # A sum is as well known as its worst part.
+        self.energy_sources.add(source if known else "unknown")
         self.device_us += took_us
 
     def stats(self) -> TenantStats:
@@ -67,12 +73,12 @@ class Account:
             energy_mj=None if self.energy_source == "unknown" else self.energy_mj,
             energy_source=self.energy_source,
             device_us=self.device_us,
-            latency_p50_us=_percentile(ordered, 0.50),
-            latency_p99_us=_percentile(ordered, 0.99),
+            latency_p50_us=_percentile(ordered, 50),
+            latency_p99_us=_percentile(ordered, 99),
             exits={network: tuple(counts) for network, counts in self.exits.items()},
         )
 
 
-def _percentile(ordered: list[int], share: float) -> int:
+def _percentile(ordered: list[int], percent: int) -> int:
     """Nearest rank; 0 when nothing was answered yet."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
+    return ordered[-(-percent * len(ordered) // 100) - 1] if ordered else 0

@@ -120,20 +120,26 @@ class Pipe:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (here, there):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * PACKET_BYTES_MAX)
+        # The front never waits for a worker, not even to tell it something.
+        here.setblocking(False)
         return Pipe(here), there
 
     def fileno(self) -> int:
         return self._end.fileno()
 
     def send(self, message: ToWorker | ToFront, fd: int | None = None) -> None:
-        """Send one message, with a descriptor or without. Raises PipeClosed."""
+        """Send one message, with a descriptor or without.
+
+        Raises:
+            PipeClosed: the other side is gone, or (at the front) has read nothing for so long that it is as good as.
+        """
         packet = _encode(message)
         try:
             if fd is None:
                 self._end.send(packet)
             else:
                 self._end.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError) as error:
             raise PipeClosed from error
 
     def receive_at_worker(self, flags: int = 0) -> tuple[ToWorker, int | None]:

@@ -82,18 +82,21 @@ class Request:
 
 @dataclass(eq=False)
 class Flight:
-    """A run the device has: who is in it, when it was posted, and what it has cost each row so far."""
+    """A run the device has: rows still in it, whose they are, and what it took so far against the profile.
+
+    `ends_us`: when it should be over. `blocks_us`: how long it goes on, at most, after it is asked to yield.
+    """
 
     run: Run
     rows: dict[int, Row]
+    owners: dict[int, str]
     posted_us: int
     ends_us: int
+    blocks_us: int
     bounded: bool
-    trunk_mj: float | None = 0.0
-    trunk_us: int = 0
+    timed: bool
     observed_us: int = 0
     profiled_us: float = 0.0
-    batches: list[int] = field(default_factory=list)
     yielding: bool = False
 
 

@@ -16,6 +16,7 @@ from ..policies import admission, edf, load
 from ..policies.exits import Asked, ExitPlan, Misfit, plan, usable_us
 from ..policies.view import NEVER_US, Run, Served, View, Waiting
 from .backlog import Backlog
+from .booking import book_steps
 from .config import Limits
 from .endings import answer, decide, failure
 from .ledger import Account
@@ -120,15 +121,9 @@ class Server:
             self._backlog.remove(member)
             request = self._requests[member.ticket]
             request.started_us = now_us if request.started_us is None else request.started_us
-        run = choice.run
-        self._flight = Flight(
-            run=run,
-            rows={row.ticket: row for row in run.rows},
-            posted_us=now_us,
-            ends_us=now_us + run.predicted_us,
-            bounded=choice.members[0].bounded,
-        )
-        return run
+        owners = {member.ticket: self._requests[member.ticket].tenant for member in choice.members}
+        self._flight = _flight(choice, owners, now_us)
+        return choice.run
 
     def advance(self, now_us: int, done: ExitDone | RunFailed) -> list[Effect]:
         """Take in what the device reports of the running run; reports of runs long lost are ignored."""
@@ -138,7 +133,7 @@ class Server:
         if isinstance(done, RunFailed):
             return self._run_failed(flight, done)
         served = self.networks[flight.run.network]
-        self._book_steps(flight, served, done)
+        book_steps(flight, served, done, self._requests, self.account)
         effects: list[Effect] = []
         size = len(done.logits) // len(done.rows) if done.rows else 0
         for position, row in enumerate(done.rows):
@@ -193,7 +188,7 @@ class Server:
             said = f"{queued_bytes + size} bytes would wait; limits.queued_bytes_max is {limits.queued_bytes_max}"
         else:
             return None
-        retry_ms = round(load.backlog_us(self._backlog.work()) / 1000, 3)
+        retry_ms = round(load.done_us((chunk.cost for chunk in self._backlog.work()), 0) / 1000, 3)
         return Refusal(infer.version, infer.id, "queue_full", said, Offer(retry_after_ms=max(1.0, retry_ms)))
 
     def _no_time(self, now_us: int, infer: Infer, wanted: Asked, chosen: ExitPlan, served: Served) -> Refusal | None:
@@ -234,57 +229,33 @@ class Server:
             heappush(self._deadlines, (waiting.arrival_us + int(latency_ms * 1000), waiting.ticket))
 
     def _preempt(self, now_us: int, urgent: Waiting) -> list[Effect]:
-        """Ask the running run to yield at its next exit: best effort always, others if `urgent` cannot wait."""
+        """Ask the running run to yield at its next exit: best effort to anybody bounded, others to save a deadline."""
         flight = self._flight
         if flight is None or flight.yielding or not urgent.bounded:
             return []
         if flight.bounded:
-            needs_us = load.mandatory_us(urgent.served, urgent.stage, urgent.expected, 1)
-            if urgent.deadline_us >= max(now_us, flight.ends_us) + needs_us:
+            if urgent.deadline_us == NEVER_US:
+                return []
+            if load.slack_us(self._backlog.work(), max(now_us, flight.ends_us)) >= 0:
                 return []
         flight.yielding = True
         return [Yield(flight.run.id)]
 
     def _free_us(self, now_us: int) -> int:
+        """When a request with a deadline could start: work without one gives way at its next exit."""
         if not self._ready:
             return max(now_us, self._ready_us if self._ready_us is not None else now_us)
         flight = self._flight
-        # Best effort gives way at its next exit, but that may be all of the run away.
-        return now_us if flight is None else max(now_us, flight.ends_us)
+        if flight is None:
+            return now_us
+        ends_us = max(now_us, flight.ends_us)
+        return ends_us if flight.timed else min(ends_us, now_us + flight.blocks_us)
 
     # ---- runs
 
     def _overdue_us(self, flight: Flight) -> int:
         allowed = max(self._limits.run_ms_min * 1000, int(self._limits.run_factor_max * flight.run.predicted_us))
         return flight.posted_us + allowed
-
-    def _book_steps(self, flight: Flight, served: Served, done: ExitDone) -> None:
-        """Add up what every row still in the run used so far; heads are charged to the rows they looked at."""
-        costs = served.costs
-        for step in done.steps:
-            flight.observed_us += step.took_us
-            table = costs.head_us if step.head else costs.segment_us
-            flight.profiled_us += table[step.index][step.batch]
-            if step.head:
-                share = _share(costs.head_mj, step.index, step.batch)
-                for row in done.rows:
-                    self._charge(row.ticket, share, step.took_us, step.batch)
-            else:
-                share = _share(costs.segment_mj, step.index, step.batch)
-                for ticket in flight.rows:
-                    self._charge(ticket, share, step.took_us, step.batch)
-                    if ticket in self._requests:
-                        self._requests[ticket].batches.append(step.batch)
-
-    def _charge(self, ticket: int, share_mj: float | None, took_us: int, batch: int) -> None:
-        request = self._requests.get(ticket)
-        if request is None:
-            return
-        known = request.energy_mj is not None and share_mj is not None
-        request.energy_mj = request.energy_mj + share_mj if known else None  # type: ignore[operator]
-        request.compute_us += took_us
-        source = request.waiting.served.costs.energy_source
-        self.account(request.tenant).book_run(share_mj, took_us // batch, source)
 
     def _row_done(self, now_us: int, flight: Flight, done: ExitDone, row: RowDone, logits: bytes) -> list[Effect]:
         request = self._requests.get(row.ticket)
@@ -351,10 +322,9 @@ class Server:
             )
         if waiting.last_reached >= 0:
             return self._end(request, answer(request, "deadline", now_us), forget=True)
-        # Late already: the first exit still runs, marked, behind those that can still be in time.
+        # Late already: the first exit still runs, marked, as soon as nobody becomes late by it.
         request.late = True
-        waiting.deadline_us = NEVER_US
-        waiting.due_us = now_us + self._limits.patience_ms * 1000
+        waiting.deadline_us, waiting.due_us = NEVER_US, now_us
         waiting.mandatory = waiting.target = waiting.served.ladder[0]
         waiting.move_to(waiting.stage)
         waiting.gate, waiting.staged = None, False
@@ -365,7 +335,7 @@ class Server:
         waiting = request.waiting
         waiting.move_to(0)
         request.retries += 1
-        needs_us = load.mandatory_us(waiting.served, 0, waiting.mandatory, 1)
+        needs_us = waiting.served.time_us(0, waiting.mandatory, 1)
         if request.retries <= self._limits.retries_max and ready_us + needs_us <= waiting.deadline_us:
             self._backlog.add(waiting)
             return []
@@ -389,9 +359,21 @@ class Server:
             account.failed += 1
         else:
             account.book_answer(ended.reply, len(request.waiting.served.costs.accuracy))
-        return [ended, Forget((ticket,))] if forget else [ended]
+        # The worker holds nothing of a request that never ran.
+        held = request.waiting.stage > 0 or (self._flight is not None and ticket in self._flight.rows)
+        return [ended, Forget((ticket,))] if forget and held else [ended]
 
 
-def _share(table: list[list[float]] | None, index: int, batch: int) -> float | None:
-    """One row's part of a batch's energy; None where energies are unknown."""
-    return None if table is None else table[index][batch] / batch
+def _flight(choice: edf.Choice, owners: dict[int, str], now_us: int) -> Flight:
+    run, first = choice.run, choice.members[0]
+    deepest = max(row.stop for row in run.rows)
+    return Flight(
+        run=run,
+        rows={row.ticket: row for row in run.rows},
+        owners=owners,
+        posted_us=now_us,
+        ends_us=now_us + run.predicted_us,
+        blocks_us=first.served.blocks_us(run.first, deepest, len(run.rows)),
+        bounded=first.bounded,
+        timed=first.deadline_us < NEVER_US,
+    )

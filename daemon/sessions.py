@@ -13,6 +13,9 @@ from msgspec import UNSET
 from ..clients.bounds import Bounds, ConditionSet, merge
 from .config import Limits
 
+# How many connections each session may have at once, on average over a tenant's sessions.
+ROUTES_PER_SESSION = 4
+
 
 @dataclass(eq=False)
 class Session:
@@ -41,14 +44,15 @@ class Sessions:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._by_client: OrderedDict[str, Session] = OrderedDict()
-        self._by_route: dict[bytes, Session] = {}
+        self._by_client: dict[str, Session] = {}
+        self._by_route: OrderedDict[bytes, Session] = OrderedDict()
 
     def find(self, route: bytes, now_us: int) -> Session | None:
         """The session that said hello on this connection, if any."""
         session = self._by_route.get(route)
         if session is not None:
             session.seen_us = now_us
+            self._by_route.move_to_end(route)
         return session
 
     def open(self, client: str, route: bytes, bounds: Bounds, now_us: int) -> Session | None:
@@ -63,18 +67,16 @@ class Sessions:
         session.seen_us = now_us
         session.bounds = merge(session.bounds, bounds)
         self._by_route[route] = session
+        self._by_route.move_to_end(route)
+        # A client that reconnects gets a new route each time; those silent for longest are forgotten.
+        while len(self._by_route) > ROUTES_PER_SESSION * self._limits.sessions_max:
+            self._by_route.popitem(last=False)
         return session
 
     def _make_room(self, expired_us: int) -> bool:
         if len(self._by_client) >= self._limits.sessions_max:
             for client in [c for c, s in self._by_client.items() if s.seen_us < expired_us]:
                 del self._by_client[client]
-        live = set(map(id, self._by_client.values()))
-        # A client that reconnects gets a new route each time; only the newest few of a session are kept.
-        if len(self._by_route) >= 4 * self._limits.sessions_max:
-            self._by_route = {
-                r: s for r, s in list(self._by_route.items())[self._limits.sessions_max :] if id(s) in live
-            }
         return len(self._by_client) < self._limits.sessions_max
 
 

@@ -48,10 +48,12 @@ class RuntimeLock:
                 f"cannot use {directory}: {error.strerror}; name another with --runtime-dir or make it writable"
             ) from error
         if directory.stat().st_uid != os.getuid():
+            os.close(self._fd)
             raise EndpointError(f"{directory} belongs to another user; name another with --runtime-dir")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(self._fd)
             raise AlreadyRunning(
                 f"another delen daemon runs in {directory}; stop it, or use another --runtime-dir"
             ) from error

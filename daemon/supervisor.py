@@ -68,7 +68,7 @@ class Supervisor:
 
     def start(self, now_us: int) -> None:
         """Start a worker process and tell it what to load."""
-        pipe, theirs = Pipe.pair()
+        self._pipe, theirs = Pipe.pair()
         told = {name: getattr(self._config, name) for name in ("engine", "device", "threads", "spin_us")}
         settings = msgspec.json.encode(told).decode()
         command = [sys.executable, "-m", "delen.daemon.worker", str(theirs.fileno()), settings]
@@ -77,14 +77,14 @@ class Supervisor:
         fd, size = Arena.create(hosted.need for hosted in self._hosted.values())
         try:
             self._arena = Arena(fd, size)
-            pipe.send(Attach(size), fd)
+            self._pipe.send(Attach(size), fd)
         finally:
             os.close(fd)
         for name, hosted in self._hosted.items():
             directory = str(hosted.bundle.directory)
             batch_max = self._config.limits.batch_max
-            pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, hosted.need, hosted.profile_file))
-        self._pipe, self.state = pipe, "starting"
+            self._pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, hosted.need, hosted.profile_file))
+        self.state = "starting"
         self._missing = set(self._hosted)
         self._started_us = now_us
 
@@ -131,7 +131,11 @@ class Supervisor:
     def tick(self, now_us: int) -> bool:
         """Start a worker whose back-off is over. True when one that starts took too long and must be counted lost."""
         if self.state == "waiting" and now_us >= self._retry_us:
-            self.start(now_us)
+            try:
+                self.start(now_us)
+            except (OSError, PipeClosed):
+                # No memory or no processes left just now, or it died at once: back off as after any death.
+                self.lost(now_us)
         return self.state == "starting" and now_us >= self._started_us + self._config.limits.start_ms_max * 1000
 
     # ---- messages
@@ -187,10 +191,11 @@ class Supervisor:
         assert self._arena is not None
         self._deaths_in_a_row = 0
         hosted = self._hosted[network]
-        exits, rows = len(hosted.bundle.manifest.exits), len(done.rows)
-        if not 0 <= done.exit < exits or rows > hosted.need.batch_max:
+        exits, rows_max, count = len(hosted.bundle.manifest.exits), hosted.need.batch_max, len(done.rows)
+        steps_sane = all(0 <= step.index < exits and 0 < step.batch <= rows_max for step in done.steps)
+        if not (0 <= done.exit < exits and count <= rows_max and steps_sane):
             raise PipeClosed
-        logits = self._arena.logits(done.run, hosted.need, done.exit)[:rows].tobytes()
+        logits = self._arena.logits(done.run, hosted.need, done.exit)[:count].tobytes()
         return msgspec.structs.replace(done, logits=logits)
 
     def _loaded(self, name: str, find: FindProfile) -> None:

@@ -10,6 +10,7 @@ Does not: know tenants, bounds or requests; open sockets or files of its own bes
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -109,6 +110,9 @@ class Worker:
             self._pipe.send(Failed(message.name, fault.kind, str(fault)))
             return
         executor.networks[message.name] = Network(bundle, loaded, message.need)
+        # As in the front: no run should wait for the collector to walk what never goes away.
+        gc.collect()
+        gc.freeze()
         self._pipe.send(LoadedReply(message.name))
 
     def _runner_for(self, message: Load, bundle: Bundle) -> Runner:

@@ -7,13 +7,14 @@ Does not: limit rates or queue lengths (the core's limits do), or look at option
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..clients.wire import Offer
 from . import load
 from .exits import Asked, ExitPlan, latency_ms_for, usable_us
-from .load import Chunk
+from .load import Chunk, Cost
 from .view import Served
 
 
@@ -35,12 +36,12 @@ def admit(wanted: Asked, plan: ExitPlan, served: Served, queue: Queue, now_us: i
     """Check one request with a latency bound against the queue; None when it may come in."""
     if wanted.latency_ms is None:
         return None
-    cost_us = load.mandatory_us(served, 0, plan.mandatory, 1)
+    cost = load.mandatory(served, 0, plan.mandatory, 1)
     usable = usable_us(wanted.latency_ms)
-    if _fits(queue, cost_us, now_us + usable):
+    if _fits(queue, cost, now_us + usable):
         return None
     # At the end of the queue it delays nobody, so the whole backlog plus its own run is a bound that holds.
-    feasible_us = queue.free_us - now_us + load.backlog_us(queue.work) + cost_us
+    feasible_us = load.done_us([*(chunk.cost for chunk in queue.work), cost], queue.free_us) - now_us
     offer_ms = latency_ms_for(max(feasible_us, usable + 1))
     shallower = None if wanted.accuracy is None else _deepest_in_time(plan, served, queue, now_us + usable)
     return Refused(
@@ -52,20 +53,23 @@ def admit(wanted: Asked, plan: ExitPlan, served: Served, queue: Queue, now_us: i
     )
 
 
-def _fits(queue: Queue, cost_us: int, deadline_us: int) -> bool:
-    """Whether work of `cost_us` due at `deadline_us` is done in time and leaves all later work in time."""
-    busy_until, inserted = queue.free_us, False
-    for chunk in queue.work:
-        if not inserted and chunk.due_us > deadline_us:
-            busy_until += cost_us
-            inserted = True
-            if busy_until > deadline_us:
-                return False
-        busy_until += chunk.cost_us
+def _fits(queue: Queue, cost: Cost, deadline_us: int) -> bool:
+    """Whether work of this cost due at `deadline_us` is done in time and leaves all later work in time."""
+    before = [chunk.cost for chunk in queue.work if chunk.due_us <= deadline_us]
+    if load.done_us([*before, cost], queue.free_us) > deadline_us:
+        return False
+    mean_us, variance = float(queue.free_us), 0.0
+    for position, chunk in enumerate(queue.work):
+        mean_us += chunk.cost.mean_us
+        variance += chunk.cost.spread_us**2
+        if position < len(before):
+            continue
+        done_us = mean_us + math.sqrt(variance)
+        done_with_us = mean_us + cost.mean_us + math.sqrt(variance + cost.spread_us**2)
         # Work that would be late without this request too is no reason to refuse it.
-        if inserted and busy_until > chunk.deadline_us >= busy_until - cost_us:
+        if done_with_us > chunk.deadline_us >= done_us:
             return False
-    return inserted or busy_until + cost_us <= deadline_us
+    return True
 
 
 def _deepest_in_time(plan: ExitPlan, served: Served, queue: Queue, deadline_us: int) -> int | None:
@@ -73,6 +77,6 @@ def _deepest_in_time(plan: ExitPlan, served: Served, queue: Queue, deadline_us: 
     feasible = (
         exit_index
         for exit_index in reversed(served.ladder)
-        if exit_index < plan.mandatory and _fits(queue, load.mandatory_us(served, 0, exit_index, 1), deadline_us)
+        if exit_index < plan.mandatory and _fits(queue, load.mandatory(served, 0, exit_index, 1), deadline_us)
     )
     return next(feasible, None)

@@ -24,7 +24,7 @@ RATIO_MAX = 4.0
 
 
 class Correction:
-    """Slowdown `mu` against the profile, and the relative margin above it."""
+    """Slowdown `mu` against the profile, and the relative `margin` above it."""
 
     def __init__(self) -> None:
         self.mu = 1.0
@@ -32,12 +32,12 @@ class Correction:
         self._errors: deque[float] = deque(maxlen=KEPT)
         self._sorted: list[float] = []
         self._alpha = MISS_TARGET
-        self._margin = MARGIN_FIRST
+        self.margin = MARGIN_FIRST
 
     @property
     def factor(self) -> float:
         """Multiplies a profiled median into a time that nearly every run keeps."""
-        return self.mu * (1 + self._margin)
+        return self.mu * (1 + self.margin)
 
     def observe(self, predicted_us: float, observed_us: float) -> None:
         """Learn from one run: `predicted_us` is the profile's median for exactly what ran."""
@@ -45,11 +45,11 @@ class Correction:
             return
         ratio = min(observed_us / predicted_us, RATIO_MAX)
         error = ratio / self.mu - 1
-        missed = error > self._margin
+        missed = error > self.margin
         self._alpha = min(1.0, max(0.0, self._alpha + STEP * (MISS_TARGET - missed)))
         self._filter(ratio)
         self._remember(error)
-        self._margin = self._quantile(missed)
+        self.margin = self._quantile(missed)
 
     def _filter(self, ratio: float) -> None:
         innovation = ratio - self.mu
@@ -71,6 +71,6 @@ class Correction:
         if count < 20:
             return MARGIN_FIRST
         if self._alpha < 1 / (count + 1):
-            grown = self._margin * 1.1 if missed else 0.0
+            grown = self.margin * 1.1 if missed else 0.0
             return max(1.1 * self._sorted[-1], grown, MARGIN_MIN)
         return max(self._sorted[min(count - 1, int((1 - self._alpha) * count))], MARGIN_MIN)

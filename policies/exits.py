@@ -142,9 +142,8 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
             f"accuracy {wanted.accuracy:g}: the best of {served.name} under the other bounds is {best:.4f}",
             Offer(accuracy=int(best * 1e4) / 1e4),
         )
-    if wanted.objective == "accuracy":
-        mandatory = fixed if fixed is not None else exits[-1]
-        return ExitPlan(mandatory, exits[-1], None, limit, "uncertified")
+    if wanted.objective == "accuracy" and fixed is not None:
+        return ExitPlan(fixed, exits[-1], None, limit, "uncertified")
     if gate is not None and (fixed is None or _mean_us(served, gate) < served.costs.path_us(0, fixed, 1)):
         return ExitPlan(exits[-1], exits[-1], gate, "last_exit", "uncertified")
     assert fixed is not None

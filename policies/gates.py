@@ -52,8 +52,6 @@ class GateTable:
         promised = [plan.accuracy - margin for plan, margin in zip(plans, margins, strict=True)]
         # A looser threshold may look better by luck: what it promises is capped by every stricter one's promise.
         self._promised = np.minimum.accumulate(promised[::-1])[::-1].tolist()
-        for index in range(1, len(plans)):
-            self._promised[index] = max(self._promised[index], self._promised[index - 1])
         self._plans = plans
 
     @property

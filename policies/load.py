@@ -8,11 +8,23 @@ it O(queued / batch).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from .view import NEVER_US, Served, Waiting
+
+
+class Cost(NamedTuple):
+    """Time of one run: what it takes at the present slowdown, and how much more nearly every run keeps within.
+
+    Means add up; spreads of independent runs add as the root of their sum of squares. Adding up worst cases instead
+    would make a queue of twenty runs look several times as long as it ever is, and refuse what could be served.
+    """
+
+    mean_us: float
+    spread_us: float
 
 
 class Chunk(NamedTuple):
@@ -20,7 +32,7 @@ class Chunk(NamedTuple):
 
     due_us: int
     deadline_us: int
-    cost_us: int
+    cost: Cost
 
 
 _depth = attrgetter("expected")
@@ -35,22 +47,28 @@ def chunks(pools: Sequence[Sequence[Waiting]]) -> list[Chunk]:
 
 def slack_us(work: Sequence[Chunk], start_us: int) -> int:
     """How long all of `work` could wait from `start_us` on without a deadline missed; NEVER_US if none has one."""
-    slack, busy_until = NEVER_US, start_us
+    slack, mean_us, variance = float(NEVER_US), float(start_us), 0.0
     for chunk in work:
-        busy_until += chunk.cost_us
+        mean_us += chunk.cost.mean_us
+        variance += chunk.cost.spread_us**2
         if chunk.deadline_us < NEVER_US:
-            slack = min(slack, chunk.deadline_us - busy_until)
-    return slack
+            slack = min(slack, chunk.deadline_us - mean_us - math.sqrt(variance))
+    return int(slack)
 
 
-def backlog_us(work: Sequence[Chunk]) -> int:
-    """Device time that all of `work` takes."""
-    return sum(chunk.cost_us for chunk in work)
+def done_us(costs: Iterable[Cost], start_us: float) -> int:
+    """When work of these costs is done, one after the other from `start_us`, in nearly all cases."""
+    mean_us, variance = float(start_us), 0.0
+    for cost in costs:
+        mean_us += cost.mean_us
+        variance += cost.spread_us**2
+    return int(mean_us + math.sqrt(variance)) + 1
 
 
-def mandatory_us(served: Served, stage: int, depth: int, count: int) -> int:
-    """Time of one batch from `stage` to `depth`, where every row goes that deep."""
-    return served.time_us(stage, max(stage, depth), min(count, served.batch_max))
+def mandatory(served: Served, stage: int, depth: int, count: int) -> Cost:
+    """Cost of one batch from `stage` to `depth`, where every row goes that deep."""
+    path_us = served.costs.path_us(stage, max(stage, depth), min(count, served.batch_max)) * served.correction.mu
+    return Cost(served.hop_us + path_us, path_us * served.correction.margin)
 
 
 def _chunks(pool: Sequence[Waiting]) -> list[Chunk]:
@@ -60,14 +78,14 @@ def _chunks(pool: Sequence[Waiting]) -> list[Chunk]:
     served, stage = pool[0].served, pool[0].stage
     depths = list(map(_depth, pool))
     size, count = served.batch_useful[max(depths)], len(pool)
-    costs: dict[tuple[int, int], int] = {}
+    costs: dict[tuple[int, int], Cost] = {}
     result: list[Chunk] = []
     for start in range(0, count, size):
         rows = min(size, count - start)
         depth = max(depths[start : start + size])
-        cost_us = costs.get((depth, rows))
-        if cost_us is None:
-            cost_us = costs[depth, rows] = mandatory_us(served, stage, depth, rows)
+        cost = costs.get((depth, rows))
+        if cost is None:
+            cost = costs[depth, rows] = mandatory(served, stage, depth, rows)
         first = pool[start]
-        result.append(Chunk(first.due_us, first.deadline_us, cost_us))
+        result.append(Chunk(first.due_us, first.deadline_us, cost))
     return result

@@ -64,6 +64,12 @@ class Served:
         """How long a run of segments first..last and head last takes, in all but a few cases, hop included."""
         return int(self.hop_us + self.costs.path_us(first, last, batch) * self.correction.factor) + 1
 
+    def blocks_us(self, first: int, last: int, batch: int) -> int:
+        """How long such a run holds the device at most before it can yield: its longest segment, with its head."""
+        costs = self.costs
+        longest = max(costs.segment_us[k][batch] + costs.head_us[k][batch] for k in range(first, last + 1))
+        return int(self.hop_us + longest * self.correction.factor) + 1
+
 
 @dataclass(eq=False)
 class Waiting:

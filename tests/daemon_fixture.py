@@ -144,6 +144,8 @@ class Plain:
     def receive(self) -> Reply:
         """The next reply; an answer's logits are kept in `tensors`."""
         frames = self.socket.recv_multipart()
+        # An empty frame in front is REQ's; the daemon returns it to whoever sends one.
+        frames = frames if frames[0] else frames[1:]
         reply = decode_reply(frames)
         if isinstance(reply, Answer):
             self.tensors[reply.id] = frames[1]

@@ -1,0 +1,77 @@
+"""The window of kept ends: what can be fetched again, and until when."""
+
+from __future__ import annotations
+
+from delen.clients.wire import VERSION, Failure, Infer, TensorSpec
+from delen.daemon.answers import Answers
+from delen.daemon.config import Limits
+
+WINDOW_US = 1_000_000
+
+
+def answers(**limits: int) -> Answers:
+    return Answers(Limits(answer_window_ms=WINDOW_US // 1000, **limits))
+
+
+def ask(window: Answers, request_id: bytes, route: bytes = b"r") -> None:
+    window.begin(Infer(VERSION, request_id, "net", (TensorSpec("uint8", (1,)),)), ticket=1, route=route)
+
+
+def end(window: Answers, request_id: bytes, now_us: int, tensor: bytes = b"0123") -> list[bytes]:
+    return window.end(request_id, Failure(VERSION, request_id, "engine", "no"), tensor, now_us)
+
+
+def test_everybody_who_asked_for_a_request_is_told_its_end_once() -> None:
+    window = answers()
+    ask(window, b"1", b"first")
+    kept = window.find(b"1", 0)
+    assert kept is not None
+    kept.routes.append(b"second")
+    assert end(window, b"1", 10) == [b"first", b"second"]
+    assert kept.routes == []
+
+
+def test_an_end_can_be_fetched_until_the_window_closes() -> None:
+    window = answers()
+    ask(window, b"1")
+    end(window, b"1", 10)
+    last = window.find(b"1", 10 + WINDOW_US - 1)
+    assert last is not None
+    assert last.tensor == b"0123"
+    assert window.find(b"1", 10 + WINDOW_US) is None
+
+
+def test_what_still_runs_is_known_however_long_it_takes() -> None:
+    window = answers()
+    ask(window, b"1")
+    running = window.find(b"1", 100 * WINDOW_US)
+    assert running is not None
+    assert running.reply is None
+
+
+def test_the_oldest_ends_give_way_when_there_are_too_many() -> None:
+    window = answers(answers_kept_max=2)
+    for number in range(4):
+        ask(window, bytes([number]))
+        end(window, bytes([number]), number)
+    assert [window.find(bytes([number]), 5) is not None for number in range(4)] == [False, False, True, True]
+
+
+def test_the_oldest_ends_give_way_when_they_hold_too_many_bytes() -> None:
+    window = answers(answers_kept_bytes_max=100)
+    for number in range(3):
+        ask(window, bytes([number]))
+        end(window, bytes([number]), number, bytes(50))
+    assert [window.find(bytes([number]), 5) is not None for number in range(3)] == [False, True, True]
+
+
+def test_an_id_used_again_after_the_window_does_not_count_twice() -> None:
+    window = answers(answers_kept_bytes_max=100)
+    for round_ in range(5):
+        ask(window, b"same")
+        end(window, b"same", round_ * 2 * WINDOW_US, bytes(60))
+    late_us = 8 * WINDOW_US + 1
+    ask(window, b"other")
+    end(window, b"other", late_us, bytes(40))
+    assert window.find(b"same", late_us) is not None
+    assert window.find(b"other", late_us) is not None

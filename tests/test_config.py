@@ -1,0 +1,107 @@
+"""The configuration: which source wins, and that a mistake is named with its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from delen.daemon.config import Config, ConfigError, load_config
+
+TENANT = '[[tenants]]\nname = "a"\n'
+
+
+def load(text: str | None, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> Config:
+    path = None
+    if text is not None:
+        path = folder / "delen.toml"
+        path.write_text(text)
+    return load_config(path, flags, environ or {}, uid=1000)
+
+
+def fault(text: str | None, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(text, folder, environ, **flags)
+    return str(caught.value)
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    assert load(TENANT, tmp_path).threads == 1
+    text = "threads = 2\n" + TENANT
+    assert load(text, tmp_path).threads == 2
+    assert load(text, tmp_path, {"DELEN_THREADS": "3"}).threads == 3
+    assert load(text, tmp_path, {"DELEN_THREADS": "3"}, threads=4).threads == 4
+    assert load(text, tmp_path, {"DELEN_THREADS": "3"}, threads=None).threads == 3, "a flag not given says nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("thread = 1\n" + TENANT, "thread"),
+        (TENANT + "[limits]\nqueue_max = 3\n", "queue_max"),
+        (TENANT + "sees-all = true\n", "sees-all"),
+        ('threads = "many"\n' + TENANT, "threads"),
+        ('engine = "onyx"\n' + TENANT, "engine"),
+        (TENANT + "[limits]\nqueued_max = 0\n", "limits.queued_max"),
+        (TENANT + "[limits]\nretries_max = -1\n", "limits.retries_max"),
+        (TENANT + "[limits]\nrun_factor_max = nan\n", "limits.run_factor_max"),
+        (TENANT + "[limits]\nrun_factor_max = inf\n", "limits.run_factor_max"),
+        (TENANT + "[limits]\nqueued_max = 1.5\n", "queued_max"),
+        ("threads = 0\n" + TENANT, "threads"),
+        ("watts = -5.0\n" + TENANT, "watts"),
+        ("watts = nan\n" + TENANT, "watts"),
+        ("networks = []\n" + TENANT, "networks"),
+    ],
+)
+def test_a_key_that_is_unknown_or_wrong_is_named(text: str, key: str, tmp_path: Path) -> None:
+    said = fault(text, tmp_path)
+    assert key in said
+    assert "delen.toml" in said
+
+
+def test_a_wrong_value_in_the_environment_is_named_too(tmp_path: Path) -> None:
+    assert "threads" in fault(TENANT, tmp_path, {"DELEN_THREADS": "many"})
+
+
+def test_no_retries_is_a_choice(tmp_path: Path) -> None:
+    assert load(TENANT + "[limits]\nretries_max = 0\n", tmp_path).limits.retries_max == 0
+
+
+def test_tenants_must_be_named_once_each_and_fit_into_a_socket_path(tmp_path: Path) -> None:
+    assert "--tenant" in fault("", tmp_path)
+    assert "twice" in fault(TENANT + TENANT, tmp_path)
+    assert "not a name" in fault('[[tenants]]\nname = "../a"\n', tmp_path)
+    assert "tenants_max" in fault(TENANT + '[[tenants]]\nname = "b"\n[limits]\ntenants_max = 1\n', tmp_path)
+    long = fault(TENANT, tmp_path, runtime_dir="/" + "x" * 100)
+    assert "runtime_dir" in long
+    assert "107" in long
+
+
+def test_a_socket_path_of_107_bytes_is_the_longest_that_works(tmp_path: Path) -> None:
+    rest = len("/t/a/sock")
+    assert load(TENANT, tmp_path, runtime_dir="/" + "x" * (107 - rest - 1))
+    fault(TENANT, tmp_path, runtime_dir="/" + "x" * (108 - rest - 1))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        load_config(tmp_path / "missing.toml", {}, {}, uid=1000)
+    assert "not TOML" in fault("threads = = 1", tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'runtime_dir = "\xe9"\n')
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "latin.toml", {}, {}, uid=1000)
+
+
+def test_endpoints_live_with_the_user_and_a_service_of_root_in_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "delen.toml"
+    path.write_text(TENANT)
+    user = {"XDG_RUNTIME_DIR": "/run/user/0"}
+    assert load_config(path, {}, user, uid=0).runtime_dir == "/run/delen"
+    assert load_config(path, {"dev": True}, user, uid=0).runtime_dir == "/run/user/0/delen"
+    assert load_config(path, {}, {"XDG_RUNTIME_DIR": "/run/user/7"}, uid=7).runtime_dir == "/run/user/7/delen"
+    assert load_config(path, {}, {**user, "DELEN_RUNTIME_DIR": "/elsewhere"}, uid=0).runtime_dir == "/elsewhere"
+
+
+def test_in_development_every_tenant_sees_all_and_otherwise_only_who_may(tmp_path: Path) -> None:
+    assert [tenant.sees_all for tenant in load(TENANT, tmp_path, dev=True).tenants] == [True]
+    assert [tenant.sees_all for tenant in load(TENANT, tmp_path).tenants] == [False]

@@ -1,0 +1,75 @@
+"""A tenant's account: nothing is counted twice, and energy that is not known is never shown as a number."""
+
+from __future__ import annotations
+
+import pytest
+
+from delen.clients.wire import VERSION, Answer, TensorSpec
+from delen.daemon.ledger import KEPT_LATENCIES, Account
+
+
+def answer(total_us: int = 100, exit_index: int = 0, broken: tuple[str, ...] = ()) -> Answer:
+    return Answer(
+        version=VERSION,
+        id=b"1",
+        network="net",
+        network_version="1",
+        tensors=(TensorSpec("float32", (10,)),),
+        label=0,
+        exit=exit_index,
+        confidence=0.9,
+        expected_accuracy=0.9,
+        certificate="none",
+        queue_us=0,
+        compute_us=total_us,
+        total_us=total_us,
+        batches=(1,),
+        energy_mj=None,
+        energy_source="unknown",
+        broken=broken,
+        stop="last_exit",
+    )
+
+
+def test_accepted_is_answered_and_failed_and_pending() -> None:
+    account = Account("a", accepted=5, failed=1)
+    account.book_answer(answer(exit_index=2), 3)
+    account.book_answer(answer(broken=("latency_ms",)), 3)
+    stats = account.stats()
+    assert (stats.answered, stats.failed, stats.pending) == (2, 1, 2)
+    assert (stats.bounds_met, stats.bounds_broken) == (1, 1)
+    assert stats.exits == {"net": (1, 0, 1)}
+
+
+@pytest.mark.parametrize(("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (100, 50, 99), (200, 100, 198)])
+def test_percentiles_are_by_nearest_rank(count: int, p50: int, p99: int) -> None:
+    account = Account("a")
+    for total_us in range(count, 0, -1):
+        account.book_answer(answer(total_us), 1)
+    assert (account.stats().latency_p50_us, account.stats().latency_p99_us) == (p50, p99)
+
+
+def test_percentiles_are_of_the_last_answers_only() -> None:
+    account = Account("a")
+    for total_us in [1_000_000] * 10 + [1] * KEPT_LATENCIES:
+        account.book_answer(answer(total_us), 1)
+    assert account.stats().latency_p99_us == 1
+
+
+def test_energy_is_summed_and_says_where_it_comes_from() -> None:
+    account = Account("a")
+    assert (account.stats().energy_mj, account.stats().energy_source) == (None, "unknown")
+    account.book_run(1.5, 100, "measured")
+    account.book_run(2.0, 100, "measured")
+    assert (account.stats().energy_mj, account.stats().energy_source) == (3.5, "measured")
+    account.book_run(1.0, 100, "modelled")
+    assert (account.stats().energy_mj, account.stats().energy_source) == (4.5, "modelled")
+
+
+def test_a_part_that_is_not_known_makes_the_sum_unknown() -> None:
+    account = Account("a")
+    account.book_run(1.5, 100, "modelled")
+    account.book_run(None, 100, "unknown")
+    account.book_run(1.5, 100, "modelled")
+    stats = account.stats()
+    assert (stats.energy_mj, stats.energy_source, stats.device_us) == (None, "unknown", 300)

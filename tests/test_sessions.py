@@ -1,0 +1,79 @@
+"""Sessions: who said hello where, how long their bounds survive, and that there is an end to their number."""
+
+from __future__ import annotations
+
+from delen.clients.bounds import Bounds, Condition, ConditionSet
+from delen.daemon.config import Limits
+from delen.daemon.sessions import ROUTES_PER_SESSION, Sessions, shown
+
+KEPT_US = 60_000_000
+STOP = (ConditionSet(all_of=(Condition("exit", "equal", 0.0),)),)
+
+
+def sessions(**limits: int) -> Sessions:
+    return Sessions(Limits(**limits))
+
+
+def test_a_connection_without_hello_has_no_session() -> None:
+    assert sessions().find(b"route", 0) is None
+
+
+def test_bounds_survive_a_reconnection_within_the_time_kept_and_no_longer() -> None:
+    known = sessions()
+    known.open("client", b"old", Bounds(latency_ms=5), 0)
+    again = known.open("client", b"new", Bounds(), KEPT_US)
+    assert again is not None
+    assert again.bounds.latency_ms == 5
+    later = known.open("client", b"newer", Bounds(), 2 * KEPT_US + 1)
+    assert later is not None
+    assert later.bounds == Bounds()
+
+
+def test_using_a_session_keeps_it() -> None:
+    known = sessions()
+    known.open("client", b"route", Bounds(latency_ms=5), 0)
+    known.find(b"route", KEPT_US - 1)
+    again = known.open("client", b"new", Bounds(), KEPT_US + 10)
+    assert again is not None
+    assert again.bounds.latency_ms == 5
+
+
+def test_hello_changes_only_the_bounds_that_it_names() -> None:
+    known = sessions()
+    known.open("client", b"1", Bounds(latency_ms=5, on_miss="drop"), 0)
+    again = known.open("client", b"2", Bounds(latency_ms=9), 1)
+    assert again is not None
+    assert again.bounds == Bounds(latency_ms=9, on_miss="drop")
+
+
+def test_a_new_session_waits_until_an_old_one_is_forgotten() -> None:
+    known = sessions(sessions_max=2)
+    assert known.open("a", b"a", Bounds(), 0)
+    assert known.open("b", b"b", Bounds(), 10)
+    assert known.open("c", b"c", Bounds(), 20) is None
+    assert known.open("a", b"a2", Bounds(), 30), "a session that exists takes no room"
+    assert known.open("c", b"c", Bounds(), KEPT_US + 11), "b was silent for long enough"
+
+
+def test_a_client_that_reconnects_for_ever_costs_a_bounded_number_of_routes_and_harms_no_live_connection() -> None:
+    known = sessions(sessions_max=2)
+    known.open("steady", b"steady", Bounds(), 0)
+    for number in range(100):
+        known.open("restless", b"%d" % number, Bounds(), number)
+        assert known.find(b"steady", number) is not None
+    found = [number for number in range(100) if known.find(b"%d" % number, 100) is not None]
+    assert found == list(range(100 - (2 * ROUTES_PER_SESSION - 1), 100))
+
+
+def test_a_request_overrides_the_session_and_conditions_stand_for_accuracy_and_energy() -> None:
+    session = sessions().open("client", b"1", Bounds(latency_ms=5, accuracy=0.9), 0)
+    assert session is not None
+    assert session.bounds_for("net", Bounds(latency_ms=7)) == Bounds(latency_ms=7, accuracy=0.9)
+    session.conditions["net"] = STOP
+    assert session.bounds_for("net", Bounds()) == Bounds(latency_ms=5, conditions=STOP)
+    assert session.bounds_for("other", Bounds()) == Bounds(latency_ms=5, accuracy=0.9)
+    assert session.bounds_for("net", Bounds(accuracy=0.8)) == Bounds(latency_ms=5, accuracy=0.8)
+
+
+def test_an_acknowledgement_shows_what_is_set_and_nothing_else() -> None:
+    assert shown(Bounds(latency_ms=5, accuracy=None)) == Bounds(latency_ms=5)
