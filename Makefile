@@ -36,7 +36,7 @@ help:
 	@echo 'make clean   remove the virtual environment and everything built'
 
 demo: $(DEMO_READY)
-	$(BIN)/delen demo
+	$(BIN)/delen demo --plot demo.png
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest

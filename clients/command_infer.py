@@ -56,7 +56,7 @@ def infer_command(
     if not inputs and not samples:
         raise click.UsageError("name at least one picture or .npy file, or --sample NUMBER")
     bounds = bounds_given(options)
-    with connect(options["tenant"], options["endpoint"], options["timeout_s"]) as client:
+    with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
         info = _find(client, network)
         questions = [*_from_files(inputs, info), *_from_samples(samples, info)]
         rows = [_row(question, result, info) for question, result in _ask(client, network, questions, bounds)]

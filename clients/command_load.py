@@ -95,7 +95,7 @@ def load_command(network: str, scenario: str, as_json: bool, **options: Any) -> 
 
     _check_burst(options["burst"], options["duration_s"], scenario)
     bounds = dict(bounds_given(options))
-    with connect(options["tenant"], options["endpoint"], options["timeout_s"]) as client:
+    with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
         questions = _questions(client, network, options["inputs"], bounds)
         summary = report(_offer(client, questions, scenario, options), SCENARIOS[scenario])
     if as_json:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @json_option
 def networks_command(as_json: bool, **options: Any) -> None:
     """List the networks this tenant may use, with what each exit is worth and costs on this device."""
-    with connect(options["tenant"], options["endpoint"], options["timeout_s"]) as client:
+    with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
         networks = client.networks()
     if as_json:
         print_json({"networks": networks})
@@ -59,6 +59,7 @@ def _exit_row(info: NetworkInfo, index: int) -> dict[str, Any]:
         "p99": entry.latency_p99_us,
         "energy": None if entry.energy_source == "unknown" else entry.energy_mj,
         "source": entry.energy_source,
+        "gmac": entry.gmac,
         "note": "dominated: never chosen" if entry.dominated else "",
     }
 
@@ -70,6 +71,7 @@ _EXIT_COLUMNS = (
     Column("p99", "p99 ms", milliseconds),
     Column("energy", "mJ", millijoules),
     Column("source", "energy", justify="left"),
+    Column("gmac", "GMAC", lambda value: f"{value:.3g}"),
     Column("note", "", justify="left"),
 )
 
@@ -84,7 +86,7 @@ def ps_command(watch: bool, every_s: float, as_json: bool, **options: Any) -> No
 
     In development mode all tenants are shown, otherwise the one that asks. With --watch --json, one line per look.
     """
-    with connect(options["tenant"], options["endpoint"], options["timeout_s"]) as client:
+    with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
         if not watch:
             _show(client.stats(), as_json=as_json)
         elif as_json or not out().is_terminal:

@@ -7,6 +7,7 @@ Does not: connect before a command asks for it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .inputs import BoundArguments
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+WAIT_STEP_S = 0.2
 BOUND_NAMES = ("latency_ms", "accuracy", "energy_mj", "certainty", "objective", "on_miss", "conditions")
 
 
@@ -41,6 +43,7 @@ _CONNECTION = (
     click.option("--tenant", metavar="NAME", help="Ask as this tenant.  [default: $DELEN_TENANT, else default]"),
     click.option("--endpoint", metavar="SOCKET", help="The socket to ask at, instead of looking for the tenant's."),
     click.option("--timeout-s", type=OVER_ZERO, default=5.0, show_default=True, help="How long to wait for an answer."),
+    click.option("--wait-s", type=OVER_ZERO, help="If no daemon answers yet, wait this long for one to be ready."),
 )
 _BOUNDS = (
     click.option("--latency-ms", type=OVER_ZERO, help="Bound: an answer within this time."),
@@ -56,7 +59,7 @@ _BOUNDS = (
 
 
 def connection_options(command: Command) -> Command:
-    """`--tenant`, `--endpoint`, `--timeout-s`."""
+    """`--tenant`, `--endpoint`, `--timeout-s`, `--wait-s`."""
     for option in reversed(_CONNECTION):
         command = option(command)
     return command
@@ -69,11 +72,22 @@ def bound_options(command: Command) -> Command:
     return command
 
 
-def connect(tenant: str | None, endpoint: str | None, timeout_s: float) -> Client:
-    """The client that a command talks through. Raises Unreachable."""
+def connect(tenant: str | None, endpoint: str | None, timeout_s: float, wait_s: float | None = None) -> Client:
+    """The client that a command talks through; tries until `wait_s` have passed. Raises Unreachable."""
     from .client import Client
+    from .errors import Unreachable
 
-    return Client(tenant, endpoint=endpoint, timeout_s=timeout_s)
+    give_up_s = time.monotonic() + (wait_s or 0.0)
+    while True:
+        try:
+            client = Client(tenant, endpoint=endpoint, timeout_s=timeout_s)
+            if wait_s is not None:
+                client.ping()
+            return client
+        except Unreachable:
+            if time.monotonic() >= give_up_s:
+                raise
+            time.sleep(WAIT_STEP_S)
 
 
 def bounds_given(options: dict[str, Any]) -> BoundArguments:

@@ -75,7 +75,10 @@ class Preprocessing(Record, frozen=True):
 
 
 class ExitInfo(Record, frozen=True):
-    """One exit as its profile has it on this device; times and energies are cumulative from the input, batch 1."""
+    """One exit as its profile has it on this device; times and energies are cumulative from the input, batch 1.
+
+    `gmac`: billions of multiply-adds of one input, cumulative too; None where nobody counted.
+    """
 
     index: int
     accuracy: float
@@ -84,6 +87,7 @@ class ExitInfo(Record, frozen=True):
     energy_mj: float | None
     energy_source: EnergySource
     dominated: bool
+    gmac: float | None
 
 
 class NetworkInfo(Record, frozen=True):

@@ -78,8 +78,9 @@ class Config(_Section, frozen=True, kw_only=True):
     """Everything delend is told at start.
 
     `networks`: names of shipped bundles, or paths. `watts`: what one busy core is taken to draw where no meter is
-    found. `spin_us`: how long front and worker look for each other's next message before they sleep: being woken takes
-    longer than most messages do. 0 saves that power. `profile`: `quick` measures a network that has no profile here, `require` refuses it.
+    found. `spin_us`: how long front and worker look for each other's next message before they sleep, since being woken
+    takes longer than most messages do; 0 saves that power. `profile`: `quick` measures a network that has no profile
+    here, `require` refuses it.
     """
 
     dev: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ..clients.wire import NetworkInfo
@@ -86,7 +87,16 @@ def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
     gates = None
     if calibration is not None:
         gates = GateTable(calibration.confidence, calibration.correct, costs.ladder)
-    return Served(bundle.manifest.name, bundle.manifest.version, costs, gates, batch_max, HOP_US_FIRST)
+    gmac = tuple(entry.gmac for entry in bundle.manifest.exits if entry.gmac is not None)
+    return Served(
+        bundle.manifest.name,
+        bundle.manifest.version,
+        costs,
+        gates,
+        batch_max,
+        HOP_US_FIRST,
+        gmac=gmac if len(gmac) == len(bundle.manifest.exits) else None,
+    )
 
 
 def info(bundle: Bundle, profile: Profile, view: Served) -> NetworkInfo:
@@ -100,7 +110,10 @@ def info(bundle: Bundle, profile: Profile, view: Served) -> NetworkInfo:
         dtype=manifest.input.dtype,
         shape=manifest.input.shape,
         preprocessing=manifest.preprocessing,
-        exits=view.costs.exit_infos(),
+        exits=tuple(
+            msgspec.structs.replace(told, gmac=entry.gmac)
+            for told, entry in zip(view.costs.exit_infos(), manifest.exits, strict=True)
+        ),
         batch_max=view.batch_max,
         engine=profile.device.engine,
         profile=f"{kind}, {profile.taken_wall}",

@@ -116,6 +116,8 @@ def toml(manifest: Manifest) -> str:
             lines += ["", f"[[{kind}]]", *_file_lines(graph), f"output = {output}"]
     for entry in manifest.exits:
         lines += ["", "[[exits]]", f"accuracy = {_spell(entry.accuracy)}", f"temperature = {_spell(entry.temperature)}"]
+        if entry.gmac is not None:
+            lines.append(f"gmac = {_spell(entry.gmac)}")
     if manifest.calibration is not None:
         lines += ["", "[calibration]", *_file_lines(manifest.calibration)]
     lines += ["", "[provenance]"]

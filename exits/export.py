@@ -1,7 +1,7 @@
 """PyTorch network -> bundle: one ONNX file per segment and head, compared with PyTorch before it appears.
 
-Flow: fold batch norms -> export each part alone with an open batch -> strip what inference does not need -> write,
-load with ONNX Runtime and compare every exit on real inputs -> rename into place. Also makes the identity bundles,
+Flow: fold batch norms -> export each part alone with an open batch -> strip what inference does not need -> count
+multiply-adds -> write, load with ONNX Runtime and compare every exit on real inputs -> rename into place. Also makes the identity bundles,
 whose inference costs next to nothing, so that what remains is delen's own overhead.
 
 Does not: train, calibrate (`calibrate.py`), or write files itself (`bundle_writer.py`).
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import torch
@@ -28,6 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..clients.wire import Preprocessing
 from .bundle import INPUT, OUTPUT, Bundle
 from .bundle_writer import Description, Part, refuse_overwrite, write_bundle
+from .computation import exit_gmac
 from .manifest import ExitEntry, TensorShape
 from .onnx_runner import OnnxRunner
 from .recipes import MultiExit
@@ -56,6 +58,7 @@ def export_network(
     """Export a trained network to `out`.
 
     Args:
+        description: the multiply-adds of its exits are filled in here.
         examples: real inputs, shape (n, *input shape), float32, n >= 2; up to 256 of them are compared.
         calibration: contents of `calibration.npz`.
     Raises:
@@ -79,7 +82,7 @@ def export_network(
         heads.append(_export_part(head, features)[0])
     return write_bundle(
         out,
-        description,
+        _counted(description, segments, heads),
         segments=segments,
         heads=heads,
         calibration=calibration,
@@ -150,10 +153,18 @@ def export_identity(name: str, out: Path, *, replace: bool = False) -> Bundle:
             "purpose": f"measures delen's own overhead; the answer to {4 * math.prod(shape)} bytes is their first 40",
         },
     )
-    segment = _graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], shape, shape)
+    segments = [_graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], shape, shape)]
+    heads = [_graph(head, ends, shape, (classes,))]
     return write_bundle(
-        out, description, segments=[segment], heads=[_graph(head, ends, shape, (classes,))], replace=replace
+        out, _counted(description, segments, heads), segments=segments, heads=heads, replace=replace
     )
+
+
+def _counted(description: Description, segments: list[Part], heads: list[Part]) -> Description:
+    """The description with the multiply-adds of every exit, where they can be counted."""
+    counts = exit_gmac([part.data for part in segments], [part.data for part in heads])
+    exits = zip(description.exits, counts, strict=True)
+    return description._replace(exits=tuple(msgspec.structs.replace(entry, gmac=count) for entry, count in exits))
 
 
 def _export_part(module: nn.Module, example: Tensor) -> tuple[Part, Tensor]:

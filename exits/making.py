@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -127,11 +127,12 @@ def make_bundle(order: Order, on_progress: Callable[[Progress], None]) -> TrainR
 def save_weights(network: MultiExit, path: Path) -> None:
     """Save a network's weights as plain arrays; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    # Any: numpy's own types take `**` for the switch `allow_pickle`, which older ones do not know.
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     handle, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
+            np.savez(stream, **arrays)
         Path(hidden).replace(path)
     finally:
         Path(hidden).unlink(missing_ok=True)

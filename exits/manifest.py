@@ -57,11 +57,12 @@ class Graph(_Record, frozen=True):
 
 class ExitEntry(_Record, frozen=True):
     """`accuracy`: share of the calibration part that this exit got right, before any profile; `temperature`: the logits
-    are divided by it before softmax.
+    are divided by it before softmax. `gmac`: billions of multiply-adds of one input, segments 0..k and head k.
     """
 
     accuracy: float
     temperature: float
+    gmac: float | None = None
 
 
 class HashedFile(_Record, frozen=True):
@@ -194,4 +195,18 @@ def _exits_fault(exits: tuple[ExitEntry, ...]) -> str | None:
             return f"exits[{index}]: accuracy {entry.accuracy}; expected 0 to 1"
         if not 0 < entry.temperature < 1e6:
             return f"exits[{index}]: temperature {entry.temperature}; expected above 0 and below a million"
+    return _gmac_fault(exits)
+
+
+def _gmac_fault(exits: tuple[ExitEntry, ...]) -> str | None:
+    least = 0.0
+    for index, entry in enumerate(exits):
+        if entry.gmac is None:
+            continue
+        if not least <= entry.gmac < math.inf:
+            return (
+                f"exits[{index}]: gmac {entry.gmac}; expected a number of at least {least:g}, what the exits before it "
+                "take: it is the sum of segments 0 to the exit's own and its head"
+            )
+        least = entry.gmac
     return None

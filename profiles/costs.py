@@ -87,7 +87,9 @@ class Costs:
         return None if self._energy_mj is None else self._energy_mj[index][batch]
 
     def exit_infos(self) -> tuple[ExitInfo, ...]:
-        """The exits as tenants are told of them: cumulative, batch 1. Unknown energy is None, never 0."""
+        """The exits as tenants are told of them: cumulative, batch 1. Unknown energy is None, never 0; so is `gmac`, which
+        no profile has.
+        """
         return tuple(self._exit_info(index) for index in range(self.exit_count))
 
     def _exit_info(self, index: int) -> ExitInfo:
@@ -99,6 +101,7 @@ class Costs:
             energy_mj=self.energy_mj(index, 1),
             energy_source=self.energy_source,
             dominated=self.dominated[index],
+            gmac=None,
         )
 
 

@@ -12,25 +12,27 @@ from delen.tests.simulation import served
 class NoCorrection(Correction):
     """Runs take what the profile says, and nothing is learnt."""
 
-    @property
-    def factor(self) -> float:
-        return 1.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.margin = 0.0
 
     def observe(self, predicted_us: float, observed_us: float) -> None:
         """Nothing to learn."""
 
 
-class ExactHop(Served):
-    """A hop that stays 0 whatever is observed."""
+class NoHop(Served):
+    """The way to the worker and back takes no time, whatever is observed."""
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, 0.0 if name == "hop_us" else value)
 
 
-def exact(name: str = "net", *, segments_us: Sequence[float] = (100, 200, 400), gates: bool = False) -> Served:
-    """Predicted times are the device's, to a microsecond per run; batches grow by half of a row's cost."""
-    made = served(name, segments_us=segments_us, gates=gates)
-    return ExactHop(name, "1", made.costs, made.gates, made.batch_max, 0.0, correction=NoCorrection())
+def exact(
+    name: str = "net", *, segments_us: Sequence[float] = (100, 200, 400), gates: bool = False, **profile: object
+) -> Served:
+    """Predicted times are the device's, to a microsecond per run; a further row of a batch costs half of the first."""
+    made = served(name, segments_us=segments_us, gates=gates, **profile)
+    return NoHop(name, "1", made.costs, made.gates, made.batch_max, 0.0, correction=NoCorrection())
 
 
 def waits(

@@ -13,8 +13,8 @@ from delen.clients.errors import BoundsInfeasible
 from delen.clients.results import Result
 
 EXITS = (
-    wire.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False),
-    wire.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False),
+    wire.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False, gmac=0.025),
+    wire.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False, gmac=0.18),
 )
 NETWORK = wire.NetworkInfo(
     name="digits",

@@ -56,7 +56,10 @@ TOY = NetworkInfo(
     dtype="float32",
     shape=(1, 2, 2),
     preprocessing=Preprocessing(colour="gray", scale=1 / 255, mean=(0.5,), std=(0.25,)),
-    exits=(ExitInfo(0, 0.8, 100, 200, 1.0, "modelled", False), ExitInfo(1, 0.9, 300, 400, 2.0, "modelled", False)),
+    exits=(
+        ExitInfo(0, 0.8, 100, 200, 1.0, "modelled", False, 0.02),
+        ExitInfo(1, 0.9, 300, 400, 2.0, "modelled", False, None),
+    ),
     batch_max=8,
     engine="fake",
     profile="none",

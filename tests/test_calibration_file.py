@@ -27,9 +27,9 @@ def columns(**changed: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     return {**sound, **changed}
 
 
-def packed(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+def packed(arrays: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 
 

@@ -69,7 +69,7 @@ def test_weights_come_back_as_they_were_and_fit_no_other_network(tmp_path: Path)
 
 def test_weights_that_are_no_arrays_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_bytes(b"hello")
-    np.savez(tmp_path / "objects.npz", allow_pickle=True, thing=np.array([{}], dtype=object))
+    np.savez(tmp_path / "objects.npz", thing=np.array([{}], dtype=object))
     for name in ("text.npz", "objects.npz", "missing.npz"):
         with pytest.raises(ValueError, match="does not hold weights"):
             load_weights(SHORT, tmp_path / name)

@@ -40,7 +40,14 @@ ENGINES = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "
 CLOCKS = {"time", "datetime"}
 CHANCE = {"random", "secrets", "uuid"}
 # What each may be imported by, as patterns of room/file.
-TRAINING = ("exits/recipes.py", "exits/train.py", "exits/calibrate.py", "exits/export.py", "exits/making.py")
+TRAINING = (
+    "exits/recipes.py",
+    "exits/train.py",
+    "exits/calibrate.py",
+    "exits/computation.py",
+    "exits/export.py",
+    "exits/making.py",
+)
 OWNERS: tuple[tuple[str, set[str], tuple[str, ...]], ...] = (
     ("an engine", ENGINES, ("exits/*_runner.py", "exits/torch_ops.py", *TRAINING)),
     ("zmq", {"zmq"}, ("daemon/loop.py", "daemon/sockets.py", "daemon/*_bench.py", "clients/*.py")),

@@ -1,0 +1,89 @@
+"""Bringing networks into the daemon: what cannot be served is named before any process starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from delen.daemon import hosting
+from delen.daemon.config import Config, ConfigError, Limits
+from delen.exits.bundle import BundleError, load_bundle, shipped_directory
+from delen.profiles.schema import Profile
+from delen.tests.sample_profile import changed_device, device, sample_profile
+
+DIGITS = shipped_directory() / "digits"
+
+
+def saved(folder: Path, profile: Profile) -> str:
+    path = folder / "profile.json"
+    path.write_bytes(msgspec.json.encode(profile))
+    return str(path)
+
+
+def test_a_shipped_network_is_found_by_name_and_one_of_the_state_directory_before_it(tmp_path: Path) -> None:
+    shipped = hosting.host(Config(networks=("digits",)), tmp_path)["digits"]
+    assert shipped.bundle.directory == DIGITS
+    assert (shipped.need.input_bytes, shipped.need.exit_count, shipped.need.class_count) == (256, 3, 10)
+    own = shutil.copytree(DIGITS, tmp_path / "bundles" / "digits")
+    assert hosting.host(Config(networks=("digits",)), tmp_path)["digits"].bundle.directory == own
+
+
+def test_what_cannot_be_hosted_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nothing-like-it"):
+        hosting.host(Config(networks=("nothing-like-it",)), tmp_path)
+    with pytest.raises(ConfigError, match="two networks are called 'digits'"):
+        hosting.host(Config(networks=("digits", str(DIGITS))), tmp_path)
+    with pytest.raises(ConfigError, match=r"limits\.payload_bytes_max is 255"):
+        hosting.host(Config(networks=("digits",), limits=Limits(payload_bytes_max=255)), tmp_path)
+
+
+def test_the_replay_engine_needs_a_profile_of_each_network_and_no_other(tmp_path: Path) -> None:
+    config = Config(networks=("digits",), engine="replay")
+    with pytest.raises(ConfigError, match="replay_profiles"):
+        hosting.host(config, tmp_path)
+    file = saved(tmp_path, sample_profile())
+    replayed = msgspec.structs.replace(config, replay_profiles=(file,))
+    hosted = hosting.host(replayed, tmp_path)["digits"]
+    assert hosted.profile_file == file
+    assert hosting.find(hosted, device(), tmp_path, []) == sample_profile()
+    other = saved(tmp_path, msgspec.structs.replace(sample_profile(), network="elsewhere"))
+    with pytest.raises(ConfigError, match="'elsewhere'"):
+        hosting.host(msgspec.structs.replace(replayed, replay_profiles=(other,)), tmp_path)
+
+
+def test_a_quick_profile_is_kept_for_the_next_start_and_a_stale_one_is_told(tmp_path: Path) -> None:
+    hosted = hosting.host(Config(networks=("digits",)), tmp_path)["digits"]
+    notes: list[str] = []
+    assert hosting.find(hosted, device(), tmp_path, notes) is None
+    profile = sample_profile(bundle=hosted.bundle.digest)
+    assert hosting.keep(profile, tmp_path) is None
+    assert hosting.find(hosted, device(), tmp_path, notes) == profile
+    assert notes == []
+    elsewhere = changed_device(profile, power_mode="MAXN").device
+    assert hosting.find(hosted, elsewhere, tmp_path, notes) == profile
+    assert "may not hold" in notes[0]
+
+
+def test_a_state_directory_that_cannot_be_written_is_told_and_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file is in the way")
+    note = hosting.keep(sample_profile(), tmp_path / "state")
+    assert note is not None
+    assert "digits" in note
+    assert str(tmp_path) in note
+
+
+def test_tenants_are_told_what_the_profile_says_and_policies_see_gates_over_the_ladder() -> None:
+    bundle = load_bundle(DIGITS)
+    profile = sample_profile(bundle=bundle.digest, accuracies=(0.85, 0.97, 0.95))
+    view = hosting.served(bundle, profile, batch_max=8)
+    assert view.ladder == (0, 1)
+    assert view.gates is not None
+    told = hosting.info(bundle, profile, view)
+    assert [item.dominated for item in told.exits] == [False, False, True]
+    assert (told.name, told.shape, told.batch_max, told.engine) == ("digits", bundle.manifest.input.shape, 8, "replay")
+    assert told.profile.startswith("full")
+    quick = msgspec.structs.replace(profile, quick=True)
+    assert hosting.info(bundle, quick, view).profile.startswith("quick")

@@ -1,0 +1,240 @@
+"""The worker's life as the front sees it: brought to ready, noticed when lost, started again and not too often."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from delen.daemon import hosting
+from delen.daemon.arena import Arena
+from delen.daemon.config import Config, Limits
+from delen.daemon.pipe import Attach, Drop, Failed, Load, Loaded, Measure, Measured, Pipe, PipeClosed, Post, Up
+from delen.daemon.records import ExitDone, RowDone, StepDone
+from delen.daemon.supervisor import Supervisor, WorkerFailed
+from delen.policies.view import Row, Run
+from delen.profiles.schema import Profile
+from delen.tests.sample_profile import device, sample_profile
+
+LIMITS = Limits(backoff_ms_min=100, backoff_ms_max=1_000, start_ms_max=5_000, batch_max=8)
+
+
+class FakeWorker:
+    """Stands for the process: holds its end of the pipe, and says what a test tells it to."""
+
+    def __init__(self, command: list[str], pass_fds: list[int], **_: Any) -> None:
+        self.command = command
+        self.pipe = Pipe(socket.socket(fileno=os.dup(pass_fds[0])))
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        self.returncode = -number
+        self.pipe.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.pipe.close()
+        return self.returncode or 0
+
+
+class Stage:
+    """A supervisor of `digits` whose workers are fakes, the last of which is `worker`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, state: Path, **config: Any) -> None:
+        self.workers: list[FakeWorker] = []
+        self.broken = False
+
+        def spawn(command: list[str], **options: Any) -> FakeWorker:
+            if self.broken:
+                raise BlockingIOError("no more processes")
+            self.workers.append(FakeWorker(command, **options))
+            return self.workers[-1]
+
+        monkeypatch.setattr(subprocess, "Popen", spawn)
+        self.config = Config(networks=("digits",), limits=LIMITS, **config)
+        self.supervisor = Supervisor(self.config, hosting.host(self.config, state))
+
+    @property
+    def worker(self) -> FakeWorker:
+        return self.workers[-1]
+
+    def heard(self, count: int) -> list[Any]:
+        """The next messages at the worker."""
+        messages = []
+        for _ in range(count):
+            message, fd = self.worker.pipe.receive_at_worker()
+            messages.append(message)
+            if fd is not None:
+                os.close(fd)
+        return messages
+
+    def ready(self, now_us: int = 0) -> None:
+        """Start and bring a worker to ready."""
+        self.supervisor.start(now_us)
+        self.arrange(Up(device()))
+        assert self.arrange(Loaded("digits"), profile=sample_profile())
+        self.heard(2)
+
+    def arrange(self, message: Any, profile: Profile | None = None, now_us: int = 0) -> bool:
+        return self.supervisor.arrange(message, lambda hosted, at: profile, now_us)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
+    return Stage(monkeypatch, tmp_path)
+
+
+def test_a_worker_is_given_its_memory_and_then_its_networks(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    attach, load = stage.heard(2)
+    assert isinstance(attach, Attach)
+    assert isinstance(load, Load)
+    assert (load.name, load.batch_max, len(load.digest)) == ("digits", 8, 64)
+    assert stage.supervisor.state == "starting"
+
+
+def test_a_network_with_a_profile_is_ready_once_loaded(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    assert not stage.arrange(Up(device()))
+    assert stage.arrange(Loaded("digits"), profile=sample_profile())
+    assert stage.supervisor.state == "ready"
+
+
+def test_a_network_without_a_profile_is_measured_first(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    stage.arrange(Up(device()))
+    assert not stage.arrange(Loaded("digits"))
+    assert stage.heard(3)[-1] == Measure("digits", None)
+    assert stage.arrange(Measured("digits", msgspec.json.encode(sample_profile())))
+    assert stage.supervisor.profiles == {"digits": sample_profile()}
+
+
+def test_where_profiles_are_required_a_network_without_one_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = Stage(monkeypatch, tmp_path, profile="require")
+    stage.supervisor.start(0)
+    stage.arrange(Up(device()))
+    with pytest.raises(WorkerFailed, match="delen profile digits"):
+        stage.arrange(Loaded("digits"))
+
+
+def test_a_network_that_does_not_load_is_named(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    with pytest.raises(WorkerFailed, match="'digits': no such operator"):
+        stage.arrange(Failed("digits", "unsupported", "no such operator"))
+
+
+def test_a_run_is_posted_with_its_inputs_and_its_logits_come_back(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    attach, fd = stage.worker.pipe.receive_at_worker()
+    assert isinstance(attach, Attach)
+    assert fd is not None
+    memory = Arena(fd, attach.size)
+    os.close(fd)
+    need = hosting.host(stage.config, Path("/nowhere"))["digits"].need
+    run = Run(1, "digits", 0, (Row(1, 0, (), None, keep=False), Row(2, 0, (), None, keep=False)), 0, (), 100)
+    stage.supervisor.post(run, [np.full(64, n, np.float32).tobytes() for n in (3, 4)])
+    assert stage.heard(2)[-1] == Post(run)
+    assert memory.inputs(1, need, "float32", (64,), 2)[:, 0].tolist() == [3, 4]
+    memory.logits(1, need, 0)[:2] = [[1.0] * 10, [2.0] * 10]
+    rows = tuple(RowDone(ticket, 0, 0.5, left=True, gated=False) for ticket in (1, 2))
+    done = stage.supervisor.with_logits(ExitDone(1, 0, rows, (), b"", finished=True), "digits")
+    assert np.frombuffer(done.logits, np.float32).tolist() == [1.0] * 10 + [2.0] * 10
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        ExitDone(1, 3, (), (), b"", finished=True),
+        ExitDone(1, -1, (), (), b"", finished=True),
+        ExitDone(1, 0, tuple(RowDone(n, 0, 0.5, left=True, gated=False) for n in range(9)), (), b"", finished=True),
+        ExitDone(1, 0, (), (StepDone(False, 3, 1, 5),), b"", finished=True),
+        ExitDone(1, 0, (), (StepDone(False, 0, 9, 5),), b"", finished=True),
+        ExitDone(1, 0, (), (StepDone(False, 0, 0, 5),), b"", finished=True),
+    ],
+)
+def test_a_report_that_cannot_be_true_costs_the_worker_its_life(stage: Stage, report: ExitDone) -> None:
+    stage.ready()
+    with pytest.raises(PipeClosed):
+        stage.supervisor.with_logits(report, "digits")
+
+
+def test_one_death_is_followed_at_once_and_deaths_in_a_row_at_doubling_distance(stage: Stage) -> None:
+    stage.ready()
+    waits_ms, now_us = [], 0
+    for _ in range(7):
+        stage.supervisor.lost(now_us)
+        assert stage.supervisor.fileno() is None
+        at_us = stage.supervisor.wake_at()
+        assert at_us is not None
+        waits_ms.append((at_us - now_us) // 1000)
+        assert not stage.supervisor.tick(at_us - 1) or at_us == now_us
+        now_us = at_us
+        stage.supervisor.tick(now_us)
+        assert stage.supervisor.state == "starting"
+    assert waits_ms == [0, 100, 200, 400, 800, 1_000, 1_000]
+    assert (len(stage.workers), stage.supervisor.restarts) == (8, 7)
+
+
+def test_a_run_that_succeeds_ends_the_row_of_deaths(stage: Stage) -> None:
+    stage.ready()
+    stage.supervisor.lost(0)
+    stage.supervisor.lost(0)
+    stage.ready()
+    stage.supervisor.with_logits(ExitDone(1, 0, (), (), b"", finished=True), "digits")
+    stage.supervisor.lost(10)
+    assert stage.supervisor.wake_at() == 10
+
+
+def test_a_lost_worker_is_killed_and_the_next_is_expected_after_what_the_first_took(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    stage.arrange(Up(device()))
+    stage.arrange(Loaded("digits"), profile=sample_profile(), now_us=700_000)
+    assert stage.supervisor.lost(1_000_000) == 1_700_000
+    assert stage.worker.returncode is not None
+
+
+def test_a_worker_that_does_not_get_ready_in_time_is_counted_lost(stage: Stage) -> None:
+    stage.supervisor.start(0)
+    assert stage.supervisor.wake_at() == 5_000_000
+    assert not stage.supervisor.tick(4_999_999)
+    assert stage.supervisor.tick(5_000_000)
+
+
+def test_when_no_process_can_be_started_it_is_tried_again_later(stage: Stage) -> None:
+    stage.ready()
+    stage.supervisor.lost(0)
+    stage.broken = True
+    assert not stage.supervisor.tick(0)
+    assert (stage.supervisor.state, stage.supervisor.fileno()) == ("waiting", None)
+    at_us = stage.supervisor.wake_at()
+    assert at_us == 100_000
+    stage.broken = False
+    stage.supervisor.tick(at_us)
+    assert stage.supervisor.state == "starting"
+
+
+def test_a_restarted_worker_keeps_the_profiles_that_are_known(stage: Stage) -> None:
+    stage.ready()
+    stage.supervisor.lost(0)
+    stage.supervisor.tick(0)
+    stage.arrange(Up(device()))
+    assert stage.arrange(Loaded("digits")), "nothing is measured again"
+
+
+def test_a_worker_that_is_not_ready_is_not_told_what_to_forget(stage: Stage) -> None:
+    stage.ready()
+    stage.supervisor.drop((1,))
+    assert stage.heard(1) == [Drop((1,))]
+    stage.supervisor.lost(0)
+    stage.supervisor.drop((1,))
+    stage.supervisor.ask_yield(1)
