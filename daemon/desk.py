@@ -240,7 +240,7 @@ class Desk:
         return StatsReply(
             version=VERSION,
             id=message.id,
-            uptime_us=now_us - (self._started_us or now_us),
+            uptime_us=now_us - (now_us if self._started_us is None else self._started_us),
             queued=self._server.pending_count,
             worker=self.worker.state,
             worker_restarts=self.worker.restarts,

@@ -51,7 +51,7 @@ def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None
         loop = Loop(config, state, note)
         try:
             loop.start()
-            if on_ready is not None:
+            if on_ready is not None and not loop.stopping:
                 on_ready()
             loop.run()
         finally:
@@ -75,7 +75,7 @@ class Loop:
         self._poller = zmq.Poller()
         self._worker_fd: int | None = None
         self._spin_until_us = 0
-        self._stopping = False
+        self.stopping = False
         self._signals, self._wake = socket.socketpair()
 
     # ---- life
@@ -86,7 +86,7 @@ class Loop:
         now_us = _clock_us()
         self._supervisor.start(now_us)
         self._watch_worker()
-        while self._supervisor.state != "ready" and not self._stopping:
+        while self._supervisor.state != "ready" and not self.stopping:
             self._poller.poll(100)
             now_us = _clock_us()
             if self._supervisor.tick(now_us):
@@ -96,7 +96,7 @@ class Loop:
                     self._arrange(message, now_us)
             except PipeClosed as error:
                 raise WorkerFailed("the worker process ended while starting; see its message above") from error
-        if self._stopping:
+        if self.stopping:
             return
         # What is alive now stays: the collector need not walk it again, which takes 30-40 ms and stalls every tenant.
         gc.collect()
@@ -108,7 +108,7 @@ class Loop:
 
     def run(self) -> None:
         """Turn until told to stop."""
-        while not self._stopping:
+        while not self.stopping:
             self.turn()
 
     def close(self) -> None:
@@ -272,7 +272,7 @@ class Loop:
         self._poller.register(self._signals.fileno(), zmq.POLLIN)
 
     def _stop(self, _number: int, _frame: object) -> None:
-        self._stopping = True
+        self.stopping = True
 
 
 def _clock_us() -> int:

@@ -98,6 +98,9 @@ class Failed(_Message, frozen=True, tag="failed"):
 ToWorker: TypeAlias = Attach | Load | Measure | Post | Drop
 ToFront: TypeAlias = Up | Loaded | Measured | Failed | ExitDone | RunFailed
 
+# Room for the one descriptor that may travel beside a message.
+_FD_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 _decode_to_front = msgspec.msgpack.Decoder(ToFront).decode
@@ -112,6 +115,9 @@ class Pipe:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        # One buffer for all packets: a fresh one this large for every message costs more than the message.
+        self._buffer = bytearray(PACKET_BYTES_MAX)
+        self._view = memoryview(self._buffer)
         self.pid_peer: int | None = None
 
     @staticmethod
@@ -149,12 +155,16 @@ class Pipe:
             PipeClosed: the front is gone. BlockingIOError: with MSG_DONTWAIT, when there is no message yet.
         """
         try:
-            packet, fds, _, _ = socket.recv_fds(self._end, PACKET_BYTES_MAX, 1, flags)
+            size, beside, _, _ = self._end.recvmsg_into([self._buffer], _FD_SPACE, flags)
         except ConnectionResetError as error:
             raise PipeClosed from error
-        if not packet:
+        if not size:
             raise PipeClosed
-        return _decode_to_worker(packet), fds[0] if fds else None
+        fds = array.array("i")
+        for level, kind, data in beside:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        return _decode_to_worker(self._view[:size]), fds[0] if fds else None
 
     def receive_at_front(self) -> ToFront | None:
         """The worker's next message, or None when there is none yet.
@@ -163,15 +173,15 @@ class Pipe:
             PipeClosed: the worker is gone, or sent what is no message (it is not trusted to be sane).
         """
         try:
-            packet = self._end.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT)
+            size = self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except ConnectionResetError as error:
             raise PipeClosed from error
-        if not packet:
+        if not size:
             raise PipeClosed
         try:
-            message: ToFront = _decode_to_front(packet)
+            message: ToFront = _decode_to_front(self._view[:size])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise PipeClosed from error
         return message

@@ -70,8 +70,12 @@ class Endpoints:
         self._context.set(zmq.MAX_SOCKETS, max(1023, limits.tenants_max + 16))
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._paths = {tenant: endpoint_path(directory, tenant) for tenant in tenants}
-        for tenant, path in self._paths.items():
-            self._sockets[tenant] = self._bind(path, limits)
+        try:
+            for tenant, path in self._paths.items():
+                self._sockets[tenant] = self._bind(path, limits)
+        except EndpointError:
+            self.close()
+            raise
 
     def sockets(self) -> dict[str, zmq.Socket[bytes]]:
         """Tenant to socket, for polling."""
@@ -108,12 +112,12 @@ class Endpoints:
         return True
 
     def close(self) -> None:
-        """Close all and remove the socket files; what was handed to ZeroMQ gets a second to leave."""
+        """Close all and remove their socket files; what was handed to ZeroMQ gets a second to leave."""
         for socket in self._sockets.values():
             socket.close(linger=1000)
         self._context.term()
-        for path in self._paths.values():
-            path.unlink(missing_ok=True)
+        for tenant in self._sockets:
+            self._paths[tenant].unlink(missing_ok=True)
 
     def _bind(self, path: Path, limits: Limits) -> zmq.Socket[bytes]:
         try:
@@ -137,6 +141,7 @@ class Endpoints:
         try:
             socket.bind(f"ipc://{path}")
         except zmq.ZMQError as error:
+            socket.close()
             raise EndpointError(f"cannot bind {path}: {error.strerror}") from error
         finally:
             os.umask(before)
