@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .exit_codes import CommandFailed, ExitCode
 from .tables import Column, count, json_option, percent, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ STAGES = {"train": "training", "calibrate": "calibrating", "export": "exporting"
 @click.argument("recipe", metavar="fashion|digits")
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the new bundle.  [default: ./RECIPE]")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the data set's files as downloaded.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, torch and machine: same network.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is random.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or cuda:1 for the second GPU.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Train for this many passes, not the recipe's.")
 @click.option(
-    "--from-weights", type=click.Path(path_type=Path), help="Skip training: take these, saved by a run before."
+    "--from-weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Skip training: take these, saved by a run before.",
 )
 @click.option("--replace", is_flag=True, help="An older bundle at --out may go.")
 @json_option
@@ -37,7 +40,8 @@ def train_command(recipe: str, out: Path | None, as_json: bool, **options: Any) 
     """Train a shipped recipe, calibrate its exits and export it as a bundle.
 
     The trained weights are kept beside the bundle, so that a failed export costs no second training
-    (--from-weights). `delen serve --network DIR` serves the result.
+    (--from-weights). The same seed, torch and kind of CPU give the same network; fashion's depends on the number
+    of threads too. `delen serve --network DIR` serves the result.
     """
     from ..exits.making import Order, make_bundle
     from ..exits.recipes import RECIPES
@@ -58,8 +62,11 @@ def train_command(recipe: str, out: Path | None, as_json: bool, **options: Any) 
         keep_weights=directory.with_name(f"{directory.name}.weights.npz") if options["from_weights"] is None else None,
         replace=options["replace"],
     )
-    with progress() as bars:
-        report = make_bundle(order, _shown_by(bars))
+    try:
+        with progress() as bars:
+            report = make_bundle(order, _shown_by(bars))
+    except FileExistsError as error:
+        raise CommandFailed(str(error), ExitCode.CANNOT_CREATE, "an older bundle goes with --replace") from error
     if as_json:
         print_json(_summary(report))
     else:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
 
 from ..clients.wire import NetworkInfo
 from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
 from ..policies.gates import GateTable
 from ..policies.view import Served
 from ..profiles.costs import Costs
-from ..profiles.schema import Device, Profile, ProfileError, read_profile
+from ..profiles.intervals import clopper_pearson
+from ..profiles.schema import Device, ExitQuality, Profile, read_profile
 from ..profiles.store import find_profile, write_profile
 from .arena import Need
 from .config import Config, ConfigError
@@ -82,8 +85,10 @@ def keep(profile: Profile, state: Path) -> str | None:
 
 def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
     """What policies see: costs at every batch size, and gates from the calibration file."""
-    costs = Costs.of(profile, batch_max)
     calibration = bundle.calibration()
+    if calibration is not None:
+        profile = replace(profile, exits=_held_out(calibration.correct))
+    costs = Costs.of(profile, batch_max)
     gates = None
     if calibration is not None:
         gates = GateTable(calibration.confidence, calibration.correct, costs.ladder)
@@ -97,6 +102,22 @@ def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
         HOP_US_FIRST,
         gmac=gmac if len(gmac) == len(bundle.manifest.exits) else None,
     )
+
+
+def _held_out(correct: npt.NDArray[np.bool_]) -> tuple[ExitQuality, ...]:
+    """Accuracy of each exit over the calibration samples, shape (n, exits).
+
+    Plans are made from these even where a profile has figures of its own: a profile may have been taken on test images,
+    and what is promised must not be chosen on what it is judged by.
+    """
+    count = len(correct)
+    counts = [int(right) for right in correct.sum(axis=0)]
+    return tuple(_quality(right, count) for right in counts)
+
+
+def _quality(right: int, count: int) -> ExitQuality:
+    low, high = clopper_pearson(right, count)
+    return ExitQuality(accuracy=right / count, low=low, high=high, n=count)
 
 
 def info(bundle: Bundle, profile: Profile, view: Served) -> NetworkInfo:

@@ -31,7 +31,7 @@ UNCOUNTED = frozenset(
 
 
 def exit_gmac(segments: Sequence[bytes], heads: Sequence[bytes]) -> tuple[float | None, ...]:
-    """GMAC of each exit for one input: segments 0..k and head k. None from where on they cannot be counted.
+    """GMAC of each exit for one input: segments 0..k and head k. None where a part cannot be counted.
 
     Args:
         segments: contents of the ONNX files, in order; the first side of every input is the batch.

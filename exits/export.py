@@ -1,8 +1,8 @@
 """PyTorch network -> bundle: one ONNX file per segment and head, compared with PyTorch before it appears.
 
 Flow: fold batch norms -> export each part alone with an open batch -> strip what inference does not need -> count
-multiply-adds -> write, load with ONNX Runtime and compare every exit on real inputs -> rename into place. Also makes the identity bundles,
-whose inference costs next to nothing, so that what remains is delen's own overhead.
+multiply-adds -> write, load with ONNX Runtime and compare every exit on real inputs -> rename into place. Also makes
+the identity bundles, whose inference costs next to nothing, so that what remains is delen's own overhead.
 
 Does not: train, calibrate (`calibrate.py`), or write files itself (`bundle_writer.py`).
 """
@@ -155,9 +155,7 @@ def export_identity(name: str, out: Path, *, replace: bool = False) -> Bundle:
     )
     segments = [_graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], shape, shape)]
     heads = [_graph(head, ends, shape, (classes,))]
-    return write_bundle(
-        out, _counted(description, segments, heads), segments=segments, heads=heads, replace=replace
-    )
+    return write_bundle(out, _counted(description, segments, heads), segments=segments, heads=heads, replace=replace)
 
 
 def _counted(description: Description, segments: list[Part], heads: list[Part]) -> Description:

@@ -27,9 +27,18 @@ from .datasets import Labelled, Split, load
 from .export import export_network
 from .manifest import ExitEntry, TensorShape
 from .recipes import MultiExit, Recipe
+from .runner import EngineFault
 from .train import normalise, predict, train
 
 Stage = Literal["train", "calibrate", "export"]
+
+
+class WeightsError(ValueError):
+    """A file of weights is unreadable or another network's; the text says which file and why."""
+
+
+class PlaceError(OSError):
+    """Nothing can be written where the bundle or its weights should go."""
 
 
 class Order(NamedTuple):
@@ -88,12 +97,17 @@ def make_bundle(order: Order, on_progress: Callable[[Progress], None]) -> TrainR
 
     Raises:
         FileNotFoundError: the data set is not there.
-        FileExistsError: something at `order.out` is in the way; found out before training.
-        ValueError: `order.weights` do not belong to the recipe, or there is no such device.
+        FileExistsError: something at `order.out` is in the way; this and the next two are found out before training.
+        PlaceError: nothing can be written there.
+        EngineFault: `device`: there is no such device.
+        WeightsError: `order.weights` do not belong to the recipe.
         ExportError: the exported graphs do not give what PyTorch gives.
     """
     recipe = order.recipe
     refuse_overwrite(order.out, replace=order.replace)
+    for place in {order.out, order.keep_weights or order.out}:
+        _try_place(place.parent)
+    _check_device(order.device)
     split = load(recipe.name, order.data, seed=order.seed)
     network = _obtain(order, split, on_progress)
     on_progress(Progress("calibrate", 0, 1, f"{len(split.calibration.labels)} held-out images"))
@@ -139,23 +153,24 @@ def save_weights(network: MultiExit, path: Path) -> None:
 
 
 def load_weights(recipe: Recipe, path: Path) -> MultiExit:
-    """A recipe's network with weights from `save_weights`. Raises ValueError where they are not this network's."""
+    """A recipe's network with weights from `save_weights`. Raises WeightsError where they are not this network's."""
     network = recipe.build()
+    # numpy takes anything else for a pickle, and its message advises to load that.
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path} does not hold weights of recipe {recipe.name}: it is no .npz file; train again")
     try:
         with np.load(path, allow_pickle=False) as archive:
             state = {name: torch.from_numpy(archive[name]) for name in archive.files}
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not hold weights of recipe {recipe.name}: {reason}; train again") from error
+        raise WeightsError(f"{path} does not hold weights of recipe {recipe.name}: {reason}; train again") from error
     return network.eval()
 
 
 def _obtain(order: Order, split: Split, on_progress: Callable[[Progress], None]) -> MultiExit:
     if order.weights is not None:
         return load_weights(order.recipe, order.weights)
-    if order.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"no device {order.device!r}: this PyTorch sees no GPU; use cpu")
     progress = train(order.recipe, split.train, seed=order.seed, device=order.device)
     while True:
         try:
@@ -169,6 +184,24 @@ def _obtain(order: Order, split: Split, on_progress: Callable[[Progress], None])
     if order.keep_weights is not None:
         save_weights(network, order.keep_weights)
     return network
+
+
+def _try_place(folder: Path) -> None:
+    """Write and forget: training takes up to an hour, and would be lost where its result cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise PlaceError(f"nothing can be written in {folder}: {error.strerror}; choose another place") from error
+
+
+def _check_device(name: str) -> None:
+    """Raises EngineFault where PyTorch could not train on it."""
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise EngineFault("device", f"no device {name!r}; expected cpu, cuda, or cuda:1 for the second GPU")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise EngineFault("device", f"no device {name!r}: this PyTorch sees {torch.cuda.device_count()} GPUs; use cpu")
 
 
 def _logits(network: MultiExit, recipe: Recipe, part: Labelled) -> npt.NDArray[np.float32]:

@@ -49,7 +49,7 @@ class TorchRunner:
             raise EngineFault("device", f"no device {device!r}: this PyTorch sees no GPU; use device cpu")
         self.device = device
         self.threads = threads
-        self.versions: Mapping[str, str] = {"torch": torch.__version__, "numpy": np.__version__}
+        self.versions: Mapping[str, str] = {"torch": str(torch.__version__), "numpy": np.__version__}
         if device.startswith("cuda"):
             self.versions = {**self.versions, "cuda": str(torch.version.cuda)}
         # One setting for the process: a worker has one engine.

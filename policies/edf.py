@@ -18,7 +18,6 @@ from typing import NamedTuple
 from . import load
 from .view import NEVER_US, Row, Run, Served, View, Waiting
 
-
 # Of the slack, how much one run may spend on more than it must. All of it would leave a queue that a single stall of
 # some milliseconds makes late as a whole: in the demo's burst 1.5-2.5 % of answers instead of under 1 %.
 SPARE_SHARE = 0.5

@@ -37,8 +37,8 @@ from delen.clients.wire import (
     Request,
     Stats,
     StatsReply,
-    TensorSpec,
     TenantStats,
+    TensorSpec,
     Welcome,
     decode_reply,
     encode,
@@ -67,7 +67,11 @@ def serving(
     config.write_text(settings)
     arguments = ["--config", str(config)]
     with PrivateDaemon(tenants, networks, arguments=arguments, state_dir=folder / "state") as daemon:
-        yield daemon
+        try:
+            yield daemon
+        finally:
+            # Shown by pytest when the test failed.
+            sys.stderr.write(f"the daemon said:\n{daemon.log()}")
 
 
 def worker_of(daemon: PrivateDaemon) -> psutil.Process:
@@ -132,8 +136,8 @@ class Plain:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close(linger=0)
-        self._context.term()
+        # Not `term`, which would wait for ever for a monitor that a failed test left open.
+        self._context.destroy(linger=0)
 
     def new_id(self) -> bytes:
         return b"plain%d" % next(self.counter)
@@ -163,7 +167,8 @@ class Plain:
         """Send one request to `digits`, by default of zeros; returns its id."""
         request_id = request_id or self.new_id()
         x = np.zeros((1, 8, 8), np.float32) if x is None else x
-        self.send(Infer(VERSION, request_id, "digits", (TensorSpec("float32", x.shape),), Bounds(**bounds)), x.tobytes())
+        specs = (TensorSpec("float32", x.shape),)
+        self.send(Infer(VERSION, request_id, "digits", specs, Bounds(**bounds)), x.tobytes())
         return request_id
 
     def until_pong(self) -> list[Reply]:

@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -34,13 +35,16 @@ def served(
 ) -> Served:
     """A network with made-up costs; calibrated on 2,000 samples whose confidence tells how often they are right."""
     costs = Costs.of(sample_profile(segments_us=segments_us, **profile), 8)
-    table = None
-    if gates:
-        draw = np.random.default_rng(0)
-        confidence = draw.uniform(0.2, 1.0, (2000, len(costs.accuracy))).astype(np.float32)
-        correct = draw.uniform(0, 1, confidence.shape) < confidence**0.1
-        table = GateTable(confidence, correct, costs.ladder)
+    table = _gates(len(costs.accuracy), costs.ladder) if gates else None
     return Served(name, "1", costs, table, batch_max=8, hop_us=50.0)
+
+
+@cache
+def _gates(exit_count: int, ladder: tuple[int, ...]) -> GateTable:
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.2, 1.0, (2000, exit_count)).astype(np.float32)
+    correct = draw.uniform(0, 1, confidence.shape) < confidence**0.1
+    return GateTable(confidence, correct, ladder)
 
 
 @dataclass

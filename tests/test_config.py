@@ -79,7 +79,7 @@ def test_tenants_must_be_named_once_each_and_fit_into_a_socket_path(tmp_path: Pa
 
 def test_a_socket_path_of_107_bytes_is_the_longest_that_works(tmp_path: Path) -> None:
     rest = len("/t/a/sock")
-    assert load(TENANT, tmp_path, runtime_dir="/" + "x" * (107 - rest - 1))
+    load(TENANT, tmp_path, runtime_dir="/" + "x" * (107 - rest - 1))
     fault(TENANT, tmp_path, runtime_dir="/" + "x" * (108 - rest - 1))
 
 

@@ -146,7 +146,7 @@ def test_a_bound_changed_in_the_stream_holds_for_all_that_follows(plain: Plain, 
     for x in images.inputs[:200]:
         ids["after"].append(plain.infer(x))
     answers: dict[bytes, Answer] = {}
-    acknowledged = []
+    acknowledged: list[Bounds] = []
     while len(answers) < 600 or len(acknowledged) < 2:
         reply = plain.receive()
         if isinstance(reply, Answer):
@@ -161,7 +161,11 @@ def test_a_bound_changed_in_the_stream_holds_for_all_that_follows(plain: Plain, 
 
 
 def test_a_bound_set_on_one_connection_holds_on_the_session_s_others(daemon: PrivateDaemon, images: Images) -> None:
-    with Plain(daemon, client="cam") as setter, Plain(daemon, client="cam") as asker, Plain(daemon, client="x") as other:
+    with (
+        Plain(daemon, client="cam") as setter,
+        Plain(daemon, client="cam") as asker,
+        Plain(daemon, client="x") as other,
+    ):
         setter.ask(SetBounds(VERSION, setter.new_id(), Bounds(objective="latency")), BoundsSet)
         assert asker.answers([asker.infer(images.inputs[0])])[0].exit == 0
         assert other.answers([other.infer(images.inputs[0])])[0].exit == 2

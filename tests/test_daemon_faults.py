@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -116,9 +117,10 @@ def test_an_engine_killed_in_full_run_loses_no_request(
     daemon: PrivateDaemon, plain: Plain, images: Images, answered_before: int
 ) -> None:
     before, restarts = plain.row(), plain.stats().worker_restarts
-    bounds: list[dict[str, float]] = [{}, {"latency_ms": 30_000.0}, {"accuracy": 0.94}, {"latency_ms": 20.0}]
+    bounds: list[dict[str, Any]] = [{}, {"latency_ms": 30_000.0}, {"accuracy": 0.94}, {"latency_ms": 20.0}]
     ids = [plain.infer(images.inputs[n], **bounds[n % 4]) for n in range(200)]
-    worker, ends = worker_of(daemon), {}
+    worker = worker_of(daemon)
+    ends: dict[bytes, Reply] = {}
     while len(ends) < 200:
         if len(ends) == answered_before:
             worker.kill()
@@ -164,9 +166,7 @@ def test_a_hung_engine_is_killed_and_its_work_done_by_another(folder: Path) -> N
         assert plain.row().answered == 3
 
 
-def test_a_hung_engine_does_not_hang_the_front_however_much_is_taken_back(
-    daemon: PrivateDaemon, plain: Plain
-) -> None:
+def test_a_hung_engine_does_not_hang_the_front_however_much_is_taken_back(daemon: PrivateDaemon, plain: Plain) -> None:
     before = plain.row()
     with held(worker_of(daemon)):
         ids = [plain.infer() for _ in range(1000)]
@@ -242,7 +242,7 @@ def test_an_engine_does_not_outlive_its_front_and_the_next_daemon_takes_over(fol
                 front.kill()
                 assert daemon.stop() == -signal.SIGKILL
             first.wait(WAIT_S_MAX)
-            ended = delen("ps", "--tenant", "a", environ=daemon.environ)
+            ended = delen("ps", "--tenant", "a", "--timeout-s", "0.5", environ=daemon.environ)
             assert ended.returncode == ExitCode.UNAVAILABLE
             daemon.start()
             # The client notices by itself, and says again what the first daemon took to its grave.
@@ -251,10 +251,18 @@ def test_an_engine_does_not_outlive_its_front_and_the_next_daemon_takes_over(fol
             assert client.session().boot != boot
 
 
+def test_a_hung_engine_does_not_keep_the_daemon_from_ending(folder: Path) -> None:
+    with serving(folder) as daemon, held(worker := worker_of(daemon)):
+        with Plain(daemon) as plain:
+            plain.infer()
+            assert plain.until_pong() == []
+        assert daemon.stop() == 0
+        assert not worker.is_running()
+
+
 def test_an_answer_that_its_reader_never_took_can_be_fetched(daemon: PrivateDaemon, plain: Plain) -> None:
-    with held(worker_of(daemon)):
-        with Plain(daemon, client="gone") as gone:
-            request_id = gone.infer()
-            assert gone.until_pong() == []
+    with held(worker_of(daemon)), Plain(daemon, client="gone") as gone:
+        request_id = gone.infer()
+        assert gone.until_pong() == []
     plain.answers([plain.infer()])
     assert plain.ask(Fetch(VERSION, request_id), Answer).replayed

@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import math
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 X = bytes(4 * 64)
+ONE_TEST = {"all_of": [{"metric": "exit", "operator": "less", "threshold": 1}]}
 SPEC = [["float32", [1, 8, 8]]]
 numbers = itertools.count(1)
 
@@ -79,8 +82,7 @@ BAD_MESSAGES: dict[str, tuple[list[bytes], str, str]] = {
     "unknown field": ([header("digits", SPEC, {}, "more"), X], "malformed", "infer"),
     "unknown message": ([header(name="sudo")], "malformed", "sudo"),
     "conditions for too few exits": (
-        [header("digits", SPEC, {"conditions": [{"all_of": [{"metric": "exit", "operator": "less", "threshold": 1}]}]})]
-        + [X],
+        [header("digits", SPEC, {"conditions": [ONE_TEST]}), X],
         "infeasible",
         "conditions for 1 exits; digits has 3",
     ),
@@ -280,3 +282,16 @@ def test_a_daemon_told_to_stop_ends_clean(folder: Path, number: signal.Signals) 
         assert daemon.log().count("\n") == 1, "nothing but that it is ready: " + daemon.log()
 
 
+def test_a_daemon_told_to_stop_while_it_starts_ends_without_having_been_ready(tmp_path: Path) -> None:
+    # Without a profile it measures for some seconds; by the time its engine runs, it listens to signals.
+    command = [sys.executable, "-m", "delen", "serve", "--dev", "--network", "digits"]
+    places = ["--runtime-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state")]
+    with subprocess.Popen([*command, *places], stderr=subprocess.PIPE, text=True) as started:
+        front = psutil.Process(started.pid)
+        while not (children := front.children()):
+            assert started.poll() is None
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate(timeout=WAIT_S_MAX)
+    assert (started.returncode, said) == (0, "")
+    assert not children[0].is_running()
+    assert not (tmp_path / "run" / "t").exists()

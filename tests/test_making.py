@@ -14,8 +14,11 @@ pytest.importorskip("onnxscript", reason="PyTorch's exporter needs it: pip insta
 pytest.importorskip("onnxruntime", reason="exports are checked with it: pip install 'delen[onnx]'")
 
 from delen.exits.bundle import load_bundle  # noqa: E402  (after the skips above)
-from delen.exits.making import Order, Progress, load_weights, make_bundle, save_weights  # noqa: E402
+from delen.exits.datasets import load  # noqa: E402
+from delen.exits.making import Order, PlaceError, Progress, WeightsError, load_weights, make_bundle, save_weights  # noqa: E402
 from delen.exits.recipes import RECIPES  # noqa: E402
+from delen.exits.runner import EngineFault  # noqa: E402
+from delen.exits.train import train  # noqa: E402
 
 SHORT = dataclasses.replace(RECIPES["digits"], epochs=3)
 
@@ -34,6 +37,28 @@ def test_an_order_becomes_a_bundle_and_its_weights_make_the_same_one_again(tmp_p
     assert [step.stage for step in seen if step.done == step.total] == ["train", "calibrate", "export"]
     again = make_bundle(Order(SHORT, tmp_path / "second", weights=kept), seen.append)
     assert again.digest == report.digest
+
+
+@pytest.mark.slow
+def test_digits_train_the_same_on_any_number_of_threads_and_leave_it_as_it_was() -> None:
+    part = load("digits").train
+    before = torch.get_num_threads()
+    networks = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            progress = train(SHORT, part, seed=0)
+            while True:
+                try:
+                    next(progress)
+                except StopIteration as end:
+                    networks.append(end.value.state_dict())
+                    break
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    first, second = networks
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.slow
@@ -63,7 +88,7 @@ def test_weights_come_back_as_they_were_and_fit_no_other_network(tmp_path: Path)
     save_weights(network, tmp_path / "weights.npz")
     back = load_weights(SHORT, tmp_path / "weights.npz").state_dict()
     assert all(torch.equal(tensor, back[name]) for name, tensor in network.state_dict().items())
-    with pytest.raises(ValueError, match="does not hold weights of recipe fashion"):
+    with pytest.raises(WeightsError, match="does not hold weights of recipe fashion"):
         load_weights(RECIPES["fashion"], tmp_path / "weights.npz")
 
 
@@ -71,12 +96,28 @@ def test_weights_that_are_no_arrays_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_bytes(b"hello")
     np.savez(tmp_path / "objects.npz", thing=np.array([{}], dtype=object))
     for name in ("text.npz", "objects.npz", "missing.npz"):
-        with pytest.raises(ValueError, match="does not hold weights"):
+        with pytest.raises(WeightsError, match="does not hold weights"):
             load_weights(SHORT, tmp_path / name)
 
 
 def test_a_gpu_that_is_not_there_is_said_before_training(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ValueError, match="sees no GPU; use cpu"):
+    with pytest.raises(EngineFault, match="sees 0 GPUs; use cpu"):
         make_bundle(Order(SHORT, tmp_path / "out", device="cuda"), lambda _: None)
+
+
+@pytest.mark.parametrize("device", ["gpu9", "cuda:x", "cuda:-1", "mps", ""])
+def test_a_device_that_means_nothing_is_said_before_training(device: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineFault, match="expected cpu, cuda, or"):
+        make_bundle(Order(SHORT, tmp_path / "out", device=device), lambda _: None)
+
+
+def test_a_place_where_nothing_can_be_written_is_found_out_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    wrong, right = tmp_path / "file" / "below" / "it", tmp_path / "out"
+    seen: list[Progress] = []
+    for order in (Order(SHORT, wrong), Order(SHORT, right, keep_weights=wrong)):
+        with pytest.raises(PlaceError, match=r"nothing can be written in .*below: .*choose another place"):
+            make_bundle(order, seen.append)
+    assert seen == []

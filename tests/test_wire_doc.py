@@ -1,6 +1,7 @@
 """WIRE.md is true and enough: it names every field in its order, its bytes are real, and a client made from it works.
 
-The plain client below knows pyzmq, msgpack and that page; nothing of the SDK.
+The plain client below knows pyzmq, msgpack and that page; nothing of the SDK. It asks the daemon that tests of clients
+use, and the real one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 import zmq
 
 from delen.clients import bounds, errors, places, wire
+from delen.tests import daemon_fixture
 from delen.tests.fake_daemon import FakeDaemon, serving
 
 msgpack = pytest.importorskip("msgpack", reason="the plain client speaks msgpack by its own package")
@@ -160,8 +162,18 @@ def first_network(client: PlainClient) -> tuple[dict[str, Any], bytes]:
     pytest.fail("the daemon serves no network of float32")
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def real_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
+    with daemon_fixture.serving(tmp_path_factory.getbasetemp()) as daemon:
+        yield daemon.endpoint("a")
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.slow)])
+def endpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "real":
+        yield request.getfixturevalue("real_endpoint")
+        return
     with serving(FakeDaemon(), tmp_path) as endpoint:
         yield endpoint
 

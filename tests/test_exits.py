@@ -1,0 +1,170 @@
+"""From bounds to exits: which fit, which is preferred, and that a refusal names something that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delen.clients.bounds import Bounds, Condition, ConditionSet
+from delen.policies.exits import ExitPlan, Misfit, asked, latency_ms_for, plan, usable_us
+from delen.policies.view import Served
+from delen.tests.exact import exact
+
+NET, GATED, NO_ENERGY = exact(), exact(gates=True), exact(energy=False)
+ENDLESS_MS = 1_000.0
+
+
+def planned(bounds: Bounds, network: Served = NET) -> ExitPlan:
+    chosen = plan(asked(bounds), network)
+    assert isinstance(chosen, ExitPlan), chosen
+    return chosen
+
+
+def misfit(bounds: Bounds, network: Served = NET) -> Misfit:
+    chosen = plan(asked(bounds), network)
+    assert isinstance(chosen, Misfit), chosen
+    return chosen
+
+
+def least_ms(exit_index: int) -> float:
+    """The smallest latency bound that this exit fits in."""
+    return latency_ms_for(NET.time_us(0, exit_index, 1))
+
+
+# ---- defaults
+
+
+@pytest.mark.parametrize(
+    ("bounds", "objective"),
+    [
+        (Bounds(), "accuracy"),
+        (Bounds(latency_ms=5), "accuracy"),
+        (Bounds(energy_mj=5), "accuracy"),
+        (Bounds(accuracy=0.9), "energy"),
+        (Bounds(accuracy=0.9, latency_ms=5), "accuracy"),
+        (Bounds(accuracy=0.9, objective="latency"), "latency"),
+        (Bounds(accuracy=0.9, objective=None), "energy"),
+    ],
+)
+def test_the_objective_where_none_was_named(bounds: Bounds, objective: str) -> None:
+    assert asked(bounds).objective == objective
+
+
+def test_only_what_limits_makes_a_request_bounded() -> None:
+    assert not asked(Bounds(objective="latency", on_miss="drop", certainty=0.9)).bounded
+    assert not asked(Bounds(latency_ms=None)).bounded
+    assert all(asked(b).bounded for b in (Bounds(latency_ms=1), Bounds(accuracy=0.5), Bounds(energy_mj=1)))
+
+
+# ---- which exit
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mandatory", "target", "limit"),
+    [
+        (Bounds(), 0, 2, "last_exit"),
+        (Bounds(objective="latency"), 0, 0, "objective"),
+        (Bounds(latency_ms=least_ms(2)), 0, 2, "last_exit"),
+        (Bounds(latency_ms=least_ms(2) - 0.05), 0, 1, "deadline"),
+        (Bounds(latency_ms=least_ms(0)), 0, 0, "deadline"),
+        (Bounds(latency_ms=ENDLESS_MS, objective="energy"), 0, 0, "objective"),
+        (Bounds(energy_mj=0.0075 * 710), 0, 2, "last_exit"),
+        (Bounds(energy_mj=0.0075 * 709), 0, 1, "energy"),
+        (Bounds(accuracy=0.95), 1, 1, "objective"),
+        (Bounds(accuracy=0.951), 2, 2, "last_exit"),
+        (Bounds(accuracy=0.95, objective="accuracy"), 1, 2, "last_exit"),
+        (Bounds(accuracy=0.95, latency_ms=least_ms(1)), 1, 1, "deadline"),
+        (Bounds(accuracy=0.85, latency_ms=ENDLESS_MS, energy_mj=3.0), 0, 1, "energy"),
+    ],
+)
+def test_the_shallowest_that_keeps_all_bounds_and_the_one_that_the_objective_prefers(
+    bounds: Bounds, mandatory: int, target: int, limit: str
+) -> None:
+    chosen = planned(bounds)
+    assert (chosen.mandatory, chosen.target, chosen.limit, chosen.gate) == (mandatory, target, limit, None)
+
+
+def test_exits_that_are_dominated_are_never_planned() -> None:
+    network = exact("ladder", accuracies=(0.85, 0.84, 0.97))
+    assert planned(Bounds(latency_ms=least_ms(1)), network).target == 0
+    assert planned(Bounds(accuracy=0.86), network).target == 2
+
+
+def test_gates_are_taken_only_where_they_cost_less_and_every_exit_may_be_reached() -> None:
+    steep = exact("steep", accuracies=(0.5, 0.6, 0.99), gates=True)
+    gated = planned(Bounds(accuracy=0.9), steep)
+    assert gated.gate is not None
+    assert (gated.mandatory, gated.target, gated.limit, gated.certificate) == (2, 2, "last_exit", "uncertified")
+    assert planned(Bounds(accuracy=0.5), steep).gate is None, "the first exit alone keeps it"
+    assert planned(Bounds(accuracy=0.6, energy_mj=3.0, objective="energy"), steep).gate is None, "the last is too dear"
+
+
+def test_an_accuracy_that_only_gates_reach_is_planned_with_gates_whatever_the_objective() -> None:
+    weak = exact("weak", accuracies=(0.5, 0.6, 0.7), gates=True)
+    for objective in ("accuracy", "energy", "latency"):
+        chosen = planned(Bounds(accuracy=0.9, objective=objective), weak)
+        assert chosen.gate is not None
+        assert chosen.gate.accuracy >= 0.9
+
+
+def test_conditions_are_asked_at_every_exit() -> None:
+    stop = ConditionSet(all_of=(Condition("exit", "equal", 0.0),))
+    chosen = planned(Bounds(conditions=(stop, None, None)))
+    assert (chosen.mandatory, chosen.target) == (0, 2)
+    assert "2 exits; net has 3" in misfit(Bounds(conditions=(stop, None))).message
+
+
+# ---- refusals
+
+
+def test_without_known_energies_a_bound_on_them_is_refused_and_no_number_is_made_up() -> None:
+    refused = misfit(Bounds(energy_mj=5), NO_ENERGY)
+    assert refused.offer.energy_mj is None
+    assert "energies" in refused.message
+
+
+BOUNDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "latency_ms": st.floats(0.01, 5.0),
+        "accuracy": st.floats(0.5, 1.0),
+        "energy_mj": st.floats(0.01, 8.0),
+        "objective": st.sampled_from(["accuracy", "latency", "energy"]),
+    },
+)
+
+
+@given(BOUNDS, st.sampled_from([NET, GATED]))
+def test_a_plan_keeps_every_bound_and_an_offer_names_one_that_can_be_kept(
+    said: dict[str, Any], network: Served
+) -> None:
+    chosen = plan(asked(Bounds(**said)), network)
+    if isinstance(chosen, Misfit):
+        offered = {name: getattr(chosen.offer, name) for name in ("latency_ms", "accuracy", "energy_mj")}
+        [(name, value)] = [(name, value) for name, value in offered.items() if value is not None]
+        assert name in said
+        again = plan(asked(Bounds(**{**said, name: value})), network)
+        # Another bound may now be the one that cannot be kept, but never the one just offered.
+        assert isinstance(again, ExitPlan) or getattr(again.offer, name) is None
+        return
+    costs = network.costs
+    assert chosen.mandatory <= chosen.target
+    if "latency_ms" in said:
+        assert network.time_us(0, chosen.target, 1) <= usable_us(said["latency_ms"])
+    if "energy_mj" in said:
+        energy_mj = costs.energy_mj(chosen.target, 1)
+        assert energy_mj is not None
+        assert energy_mj <= said["energy_mj"]
+    if "accuracy" in said:
+        reached = costs.accuracy[chosen.mandatory] if chosen.gate is None else chosen.gate.accuracy
+        assert reached >= said["accuracy"]
+
+
+@given(st.integers(1, 10_000_000))
+def test_the_bound_for_a_time_leaves_that_time(time_us: int) -> None:
+    bound_ms = latency_ms_for(time_us)
+    assert usable_us(bound_ms) >= time_us
+    assert usable_us(bound_ms - 0.03) < time_us

@@ -1,0 +1,149 @@
+"""Endpoints: only one daemon per directory, sockets only their owner may use, and frames as clients send them."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from delen.clients.places import endpoint_path
+from delen.daemon.config import Limits
+from delen.daemon.sockets import AlreadyRunning, EndpointError, Endpoints, RuntimeLock
+
+WAIT_MS = 2_000
+
+
+def test_a_directory_belongs_to_one_daemon_until_it_ends(tmp_path: Path) -> None:
+    lock = RuntimeLock(tmp_path / "run")
+    with pytest.raises(AlreadyRunning, match="another delen daemon"):
+        RuntimeLock(tmp_path / "run")
+    lock.release()
+    RuntimeLock(tmp_path / "run").release()
+
+
+def test_a_directory_that_cannot_be_made_or_a_lock_that_is_a_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EndpointError, match=r"--runtime-dir"):
+        RuntimeLock(tmp_path / "file" / "run")
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EndpointError, match=r"--runtime-dir"):
+        RuntimeLock(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_in_the_way_is_not_deleted(tmp_path: Path) -> None:
+    path = endpoint_path(tmp_path, "a")
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(EndpointError, match="in the way"):
+        Endpoints(tmp_path, ["a"], Limits())
+    assert path.read_text() == "precious"
+
+
+@pytest.fixture
+def endpoints(tmp_path: Path) -> Iterator[Endpoints]:
+    made = Endpoints(tmp_path, ["a", "b"], Limits(receive_count_max=4))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    with zmq.Context() as made:
+        yield made
+
+
+def connect(context: zmq.Context[zmq.Socket[bytes]], folder: Path, tenant: str, kind: int) -> zmq.Socket[bytes]:
+    client = context.socket(kind)
+    client.linger, client.rcvtimeo = 0, WAIT_MS
+    client.connect(f"ipc://{endpoint_path(folder, tenant)}")
+    return client
+
+
+def received(endpoints: Endpoints, tenant: str, count: int = 1) -> list[tuple[bytes, list[bytes]]]:
+    """The next `count` messages."""
+    found: list[tuple[bytes, list[bytes]]] = []
+    while len(found) < count:
+        assert endpoints.sockets()[tenant].poll(WAIT_MS), f"{len(found)} of {count} messages came"
+        found += [(route, [bytes(frame) for frame in frames]) for route, frames in endpoints.receive(tenant, 1)]
+    return found
+
+
+@pytest.mark.e2e
+def test_sockets_are_their_owners_alone_and_go_with_the_daemon(tmp_path: Path) -> None:
+    made = Endpoints(tmp_path, ["a"], Limits())
+    path = endpoint_path(tmp_path, "a")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    made.close()
+    assert not path.exists()
+
+
+@pytest.mark.e2e
+def test_the_socket_of_a_daemon_that_died_is_taken_over(
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    path = endpoint_path(tmp_path, "a")
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    made = Endpoints(tmp_path, ["a"], Limits())
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        client.send(b"header")
+        assert received(made, "a")[0][1] == [b"header"]
+    made.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
+def test_messages_go_to_and_fro_with_and_without_an_empty_first_frame(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], kind: int
+) -> None:
+    with connect(context, tmp_path, "a", kind) as client:
+        client.send_multipart([b"header", b"tensor"])
+        [(route, frames)] = received(endpoints, "a")
+        assert frames == [b"header", b"tensor"]
+        assert endpoints.send("a", route, [b"reply", b"logits"])
+        assert client.recv_multipart() == [b"reply", b"logits"]
+
+
+@pytest.mark.e2e
+def test_what_comes_by_one_endpoint_is_not_seen_at_another(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        client.send(b"for a")
+        received(endpoints, "a")
+        assert not endpoints.sockets()["b"].poll(0)
+
+
+@pytest.mark.e2e
+def test_too_many_frames_are_cut_so_that_the_codec_can_refuse_them(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        client.send_multipart([b"x"] * 50)
+        client.send(b"next")
+        first, second = received(endpoints, "a", 2)
+        assert 2 < len(first[1]) <= 4
+        assert second[1] == [b"next"]
+
+
+@pytest.mark.e2e
+def test_a_turn_takes_no_more_than_it_is_told_to(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        for number in range(4):
+            client.send(bytes([number]))
+        received(endpoints, "a", 1)
+        assert len(list(endpoints.receive("a", 1))) <= 1
+
+
+@pytest.mark.e2e
+def test_an_answer_for_who_is_gone_is_reported_as_undeliverable(endpoints: Endpoints) -> None:
+    assert not endpoints.send("a", b"Dnobody", [b"reply"])
