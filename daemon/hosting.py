@@ -20,7 +20,7 @@ from ..policies.gates import GateTable
 from ..policies.view import Served
 from ..profiles.costs import Costs
 from ..profiles.intervals import clopper_pearson
-from ..profiles.schema import Device, ExitQuality, Profile, read_profile
+from ..profiles.schema import Device, ExitQuality, Profile, ProfileError, read_profile
 from ..profiles.store import find_profile, write_profile
 from .arena import Need
 from .config import Config, ConfigError

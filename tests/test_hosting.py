@@ -75,14 +75,16 @@ def test_a_state_directory_that_cannot_be_written_is_told_and_no_reason_to_stop(
     assert str(tmp_path) in note
 
 
-def test_tenants_are_told_what_the_profile_says_and_policies_see_gates_over_the_ladder() -> None:
+def test_tenants_and_policies_see_held_out_accuracy_and_gates_over_the_ladder() -> None:
     bundle = load_bundle(DIGITS)
+    # On the images this profile was taken on, the last exit looks dominated; the held-out ones say otherwise.
     profile = sample_profile(bundle=bundle.digest, accuracies=(0.85, 0.97, 0.95))
     view = hosting.served(bundle, profile, batch_max=8)
-    assert view.ladder == (0, 1)
+    assert view.costs.accuracy == pytest.approx([entry.accuracy for entry in bundle.manifest.exits])
+    assert view.ladder == (0, 1, 2)
     assert view.gates is not None
     told = hosting.info(bundle, profile, view)
-    assert [item.dominated for item in told.exits] == [False, False, True]
+    assert [item.dominated for item in told.exits] == [False, False, False]
     assert (told.name, told.shape, told.batch_max, told.engine) == ("digits", bundle.manifest.input.shape, 8, "replay")
     assert told.profile.startswith("full")
     quick = msgspec.structs.replace(profile, quick=True)
