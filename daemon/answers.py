@@ -13,7 +13,7 @@ from ..clients.wire import Answer, Failure, Infer
 from .config import Limits
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Kept:
     """One request id of one tenant: still running (`reply` None), or ended at `ended_us`.
 

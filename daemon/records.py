@@ -57,7 +57,7 @@ class RunFailed(msgspec.Struct, frozen=True, array_like=True, tag="run_failed"):
     message: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """An accepted request that has not ended: what was asked, where it stands, what it has been charged."""
 
@@ -80,7 +80,7 @@ class Request:
     late: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Flight:
     """A run the device has: rows still in it, whose they are, and what it took so far against the profile.
 

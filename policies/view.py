@@ -71,7 +71,7 @@ class Served:
         return int(self.hop_us + longest * self.correction.factor) + 1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Waiting:
     """An accepted request that has not ended, as policies see it.
 
