@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
@@ -29,10 +28,10 @@ class Footprint(msgspec.Struct, frozen=True):
 
 
 def bench_footprint() -> Footprint:
-    """Start a daemon and some interpreters; read memory from /proc and times from the clock."""
+    """Start a daemon and some interpreters; read memory from ps and times from the clock."""
     with PrivateDaemon(["bench"], ["digits", "identity-3k"]) as daemon:
-        status = Path(f"/proc/{daemon.pid}/status").read_text()
-        rss_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+        asked = ["ps", "-o", "rss=", "-p", str(daemon.pid)]
+        rss_kb = int(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
     times: dict[str, list[float]] = {name: [] for name in STATEMENTS}
     for _ in range(ROUNDS):
         for name, statement in STATEMENTS.items():

@@ -205,9 +205,6 @@ class Desk:
         if fault:
             return Refusal(VERSION, message.id, "malformed", fault)
         session = known.sessions.open(message.client, route, message.bounds, now_us)
-        if session is None:
-            said = f"limits.sessions_max of {self._limits.sessions_max} sessions are open; close one or wait"
-            return Refusal(VERSION, message.id, "sessions_max", said)
         return Welcome(
             version=VERSION,
             id=message.id,

@@ -55,14 +55,18 @@ class Sessions:
             self._by_route.move_to_end(route)
         return session
 
-    def open(self, client: str, route: bytes, bounds: Bounds, now_us: int) -> Session | None:
-        """Start or resume a session; None when `sessions_max` are in use and none is old enough to go."""
+    def open(self, client: str, route: bytes, bounds: Bounds, now_us: int) -> Session:
+        """Start or resume a session. Beyond `sessions_max` the one silent for longest is forgotten.
+
+        Commands that come and go take a session each, so a full house must not shut out the next one; a client that was
+        forgotten says hello again, with its bounds.
+        """
         session = self._by_client.get(client)
         expired_us = now_us - self._limits.session_kept_ms * 1000
         if session is None or session.seen_us < expired_us:
-            if session is None and not self._make_room(expired_us):
-                return None
             session = Session(client, now_us)
+            while client not in self._by_client and len(self._by_client) >= self._limits.sessions_max:
+                del self._by_client[min(self._by_client.values(), key=lambda known: known.seen_us).client]
         self._by_client[client] = session
         session.seen_us = now_us
         session.bounds = merge(session.bounds, bounds)
@@ -72,12 +76,6 @@ class Sessions:
         while len(self._by_route) > ROUTES_PER_SESSION * self._limits.sessions_max:
             self._by_route.popitem(last=False)
         return session
-
-    def _make_room(self, expired_us: int) -> bool:
-        if len(self._by_client) >= self._limits.sessions_max:
-            for client in [c for c, s in self._by_client.items() if s.seen_us < expired_us]:
-                del self._by_client[client]
-        return len(self._by_client) < self._limits.sessions_max
 
 
 def shown(bounds: Bounds) -> Bounds:

@@ -87,8 +87,9 @@ class Costs:
         return None if self._energy_mj is None else self._energy_mj[index][batch]
 
     def exit_infos(self) -> tuple[ExitInfo, ...]:
-        """The exits as tenants are told of them: cumulative, batch 1. Unknown energy is None, never 0; so is `gmac`, which
-        no profile has.
+        """The exits as tenants are told of them: cumulative, batch 1. Unknown energy is None, never 0.
+
+        `gmac` is None: no profile has it, a bundle may.
         """
         return tuple(self._exit_info(index) for index in range(self.exit_count))
 

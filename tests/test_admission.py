@@ -103,6 +103,14 @@ def test_admission_is_earliest_deadline_first_with_the_request_put_in_its_place(
     assert edge or (verdict is not None) == bool(harms)
 
 
+def test_a_request_fits_up_to_its_deadline_and_no_further() -> None:
+    assert refused(2.0, queue((1_000, 1_300 - 110 - 2))) is None
+    assert refused(2.0, queue((1_000, 1_300 - 110 + 1))) is not None
+    assert refused(2.0, queue((1_310, 1_310 - 110 - 2))) is None
+    assert refused(2.0, queue((1_310, 1_310 - 110 + 2))) is not None
+    assert refused(2.0, queue((1_310, 1_311))) is None, "late without it too"
+
+
 @given(CASES, st.integers(0, 500), st.sampled_from([1.0, 1.5, 2.0]))
 def test_an_offer_is_admitted_by_the_same_queue(work: list[tuple[int, float]], free_us: int, latency_ms: float) -> None:
     waiting = queue(*work, free_us=free_us)

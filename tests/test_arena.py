@@ -74,6 +74,7 @@ def test_only_the_run_that_is_meant_is_asked_to_yield(sides: tuple[Arena, Arena]
     assert not worker.yield_asked(5)
     front.ask_yield(5)
     assert worker.yield_asked(5)
+    assert not worker.yield_asked(3)
     assert not worker.yield_asked(7)
 
 

@@ -171,7 +171,7 @@ def test_the_flag_of_another_run_is_not_heard(bench: Bench) -> None:
 
 
 def test_what_left_for_good_is_not_kept(bench: Bench) -> None:
-    bench.run(row(1, 0), row(2, 2, gate=0.5), marks=[1.0, 50.0])
+    bench.run(row(1, 0), row(2, 2, gate=0.5, keep=True), marks=[1.0, 50.0])
     for ticket in (1, 2):
         with pytest.raises(KeyError):
             bench.run(row(ticket, 1), first=1, run_id=2)

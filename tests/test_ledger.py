@@ -69,7 +69,7 @@ def test_energy_is_summed_and_says_where_it_comes_from() -> None:
 def test_a_part_that_is_not_known_makes_the_sum_unknown() -> None:
     account = Account("a")
     account.book_run(1.5, 100, "modelled")
-    account.book_run(None, 100, "unknown")
+    account.book_run(None, 100, "modelled")
     account.book_run(1.5, 100, "modelled")
     stats = account.stats()
     assert (stats.energy_mj, stats.energy_source, stats.device_us) == (None, "unknown", 300)

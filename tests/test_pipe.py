@@ -103,6 +103,7 @@ def test_the_front_never_waits_for_a_worker_that_does_not_read() -> None:
         for _ in range(100_000):
             front.send(Drop((1,)))
 
+    assert not os.get_blocking(front.fileno()), "or the flood would never end"
     with pytest.raises(PipeClosed):
         flood()
     front.close()

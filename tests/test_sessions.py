@@ -46,13 +46,14 @@ def test_hello_changes_only_the_bounds_that_it_names() -> None:
     assert again.bounds == Bounds(latency_ms=9, on_miss="drop")
 
 
-def test_a_new_session_waits_until_an_old_one_is_forgotten() -> None:
+def test_one_session_too_many_costs_the_one_silent_for_longest() -> None:
     known = sessions(sessions_max=2)
-    assert known.open("a", b"a", Bounds(), 0)
-    assert known.open("b", b"b", Bounds(), 10)
-    assert known.open("c", b"c", Bounds(), 20) is None
-    assert known.open("a", b"a2", Bounds(), 30), "a session that exists takes no room"
-    assert known.open("c", b"c", Bounds(), KEPT_US + 11), "b was silent for long enough"
+    known.open("a", b"a", Bounds(latency_ms=1), 0)
+    known.open("b", b"b", Bounds(latency_ms=2), 10)
+    known.find(b"a", 15)
+    known.open("c", b"c", Bounds(), 20)
+    assert known.open("a", b"a2", Bounds(), 30).bounds == Bounds(latency_ms=1), "a spoke after b"
+    assert known.open("b", b"b2", Bounds(), 40).bounds == Bounds(), "b was forgotten, and starts anew"
 
 
 def test_a_client_that_reconnects_for_ever_costs_a_bounded_number_of_routes_and_harms_no_live_connection() -> None:
