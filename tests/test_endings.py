@@ -1,4 +1,4 @@
-"""How requests end under conditions in Dělen's form: on computation, from the bundle's manifest to the answer."""
+"""How a request ends: where it stops and why, and that nothing is claimed that did not hold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,169 @@ import dataclasses
 
 import pytest
 
-from delen.clients.bounds import Bounds, Condition, ConditionSet, Operator
-from delen.clients.wire import Answer
+from delen.clients.bounds import Bounds, Condition, ConditionSet, Metric, Operator
+from delen.clients.wire import VERSION, Answer, Failure, Infer, TensorSpec
+from delen.daemon.endings import answer, decide, failure
 from delen.daemon.hosting import info
 from delen.daemon.hosting import served as hosted
+from delen.daemon.records import Request
 from delen.exits.bundle import Bundle, load_bundle, shipped_directory
 from delen.exits.manifest import ExitEntry
-from delen.policies.view import Served
+from delen.policies.exits import ExitPlan, asked, usable_us
+from delen.policies.gates import GatePlan
+from delen.policies.view import NEVER_US, Served, Waiting
+from delen.tests.exact import exact
 from delen.tests.sample_profile import sample_profile
 from delen.tests.simulation import Simulation, served
+
+LATE_US = 20_001
+
+
+def request(
+    bounds: Bounds,
+    *,
+    reached: int = 0,
+    mandatory: int = 0,
+    target: int = 2,
+    gate: GatePlan | None = None,
+    energy_mj: float | None = 1.0,
+) -> Request:
+    """A request of a network of three exits that came at 0 and has just left a run at exit `reached`."""
+    wanted = asked(bounds)
+    waiting = Waiting(
+        ticket=1,
+        served=exact(),
+        arrival_us=0,
+        deadline_us=NEVER_US if wanted.latency_ms is None else usable_us(wanted.latency_ms),
+        due_us=0,
+        mandatory=mandatory,
+        target=target,
+        bounded=wanted.bounded,
+        objective=wanted.objective,
+        staged=wanted.conditions is not None,
+    )
+    waiting.move_to(reached + 1)
+    waiting.last_reached = reached
+    infer = Infer(VERSION, b"1", "net", (TensorSpec("float32", (1,)),), bounds)
+    plan = ExitPlan(mandatory, target, gate, "last_exit", "none")
+    made = Request("a", b"1", infer, b"", wanted, plan, waiting, energy_mj=energy_mj, confidence=0.8, logits=bytes(40))
+    made.started_us = 300
+    return made
+
+
+def reply(ended_as: Request, now_us: int) -> Answer:
+    ended = answer(ended_as, "last_exit", now_us)
+    assert isinstance(ended.reply, Answer)
+    return ended.reply
+
+
+# ---- where it stops
+
+
+@pytest.mark.parametrize(
+    ("reached", "mandatory", "expected"),
+    [(2, 0, "last_exit"), (1, 0, "deadline"), (1, 1, "deadline"), (0, 1, None)],
+)
+def test_with_time_left_a_bounded_request_goes_on_until_its_bounds_hold(
+    reached: int, mandatory: int, expected: str | None
+) -> None:
+    assert decide(request(Bounds(latency_ms=20), reached=reached, mandatory=mandatory), 1_000) == expected
+
+
+def test_without_bounds_a_request_that_gave_way_goes_on() -> None:
+    assert decide(request(Bounds(), reached=0), 10**9) is None
+    assert decide(request(Bounds(), reached=2), 10**9) == "last_exit"
+
+
+def test_it_stops_short_of_what_it_must_only_if_the_next_segment_would_end_too_late() -> None:
+    bounds = Bounds(latency_ms=20, accuracy=0.95)
+    deadline_us = usable_us(20)
+    # Segment 1 and its head take 210 us, and a microsecond of rounding.
+    assert decide(request(bounds, reached=0, mandatory=1), deadline_us - 211) is None
+    assert decide(request(bounds, reached=0, mandatory=1), deadline_us - 210) == "deadline"
+
+
+def test_with_drop_late_is_an_error_and_so_is_not_reaching_what_was_promised() -> None:
+    bounds = Bounds(latency_ms=20, accuracy=0.95, on_miss="drop")
+    assert decide(request(bounds, reached=2, mandatory=1), LATE_US) == "drop"
+    assert decide(request(bounds, reached=2, mandatory=1), LATE_US - 1) == "last_exit"
+    assert decide(request(bounds, reached=0, mandatory=1), usable_us(20)) == "drop"
+    assert decide(request(bounds, reached=1, mandatory=1), usable_us(20)) == "deadline"
+
+
+def test_what_was_late_in_the_queue_stops_at_the_first_exit_it_gets_and_says_why() -> None:
+    late = request(Bounds(latency_ms=20), reached=0, target=0)
+    late.late = True
+    assert decide(late, LATE_US) == "deadline"
+
+
+def test_a_gate_that_let_it_go_is_why_it_stopped() -> None:
+    gated = request(Bounds(accuracy=0.9), reached=0, mandatory=2)
+    gated.gated = True
+    assert decide(gated, 100) == "gate"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("response_time", 0.02), ("confidence", 0.8), ("accuracy", 0.85), ("energy", 1.0), ("exit", 0.0)],
+)
+def test_conditions_are_tested_in_seconds_shares_millijoules_and_exit_numbers(metric: Metric, value: float) -> None:
+    exactly = ConditionSet(all_of=(Condition(metric, "equal", value),))
+    assert decide(request(Bounds(conditions=(exactly, None, None))), 20_000) == "condition"
+    beyond = ConditionSet(all_of=(Condition(metric, "greater", value),))
+    assert decide(request(Bounds(conditions=(beyond, None, None))), 20_000) is None
+
+
+def test_a_condition_on_energy_that_is_not_known_never_holds() -> None:
+    test = ConditionSet(all_of=(Condition("energy", "less", 1e9),))
+    assert decide(request(Bounds(conditions=(test, None, None)), energy_mj=None), 100) is None
+
+
+# ---- what its answer says
+
+
+@pytest.mark.parametrize(
+    ("bounds", "now_us", "energy_mj", "broken"),
+    [
+        (Bounds(latency_ms=20), LATE_US - 1, 1.0, ()),
+        (Bounds(latency_ms=20), LATE_US, 1.0, ("latency_ms",)),
+        (Bounds(accuracy=0.95), 100, 1.0, ("accuracy",)),
+        (Bounds(energy_mj=1.0), 100, 1.0, ()),
+        (Bounds(energy_mj=1.0), 100, 1.1, ("energy_mj",)),
+        (Bounds(energy_mj=1.0), 100, None, ("energy_mj",)),
+        (Bounds(latency_ms=20, accuracy=0.95), LATE_US, 1.0, ("latency_ms", "accuracy")),
+        (Bounds(), LATE_US, None, ()),
+    ],
+)
+def test_an_answer_names_every_bound_that_did_not_hold(
+    bounds: Bounds, now_us: int, energy_mj: float | None, broken: tuple[str, ...]
+) -> None:
+    mandatory = 1 if isinstance(bounds.accuracy, float) else 0
+    assert reply(request(bounds, mandatory=mandatory, energy_mj=energy_mj), now_us).broken == broken
+
+
+def test_the_accuracy_of_a_gate_is_claimed_only_for_answers_given_under_it() -> None:
+    gate = GatePlan(0.9, 0.93, (0.5, 0.0, 0.5), 100)
+    through = request(Bounds(accuracy=0.92), reached=0, mandatory=2, gate=gate)
+    through.gated = True
+    at_the_end = request(Bounds(accuracy=0.92), reached=2, mandatory=2, gate=gate)
+    for one in (through, at_the_end):
+        assert (reply(one, 100).expected_accuracy, reply(one, 100).broken) == (0.93, ())
+    cut_short = request(Bounds(accuracy=0.92), reached=0, mandatory=2, gate=gate)
+    assert (reply(cut_short, 100).expected_accuracy, reply(cut_short, 100).broken) == (0.85, ("accuracy",))
+
+
+def test_times_are_from_the_reading_of_the_request() -> None:
+    told = reply(request(Bounds()), 1_000)
+    assert (told.queue_us, told.total_us) == (300, 1_000)
+
+
+def test_a_failure_says_its_code_and_carries_no_tensor() -> None:
+    ended = failure(request(Bounds()), "engine", "NaN")
+    assert (ended.reply, ended.tensor, ended.tenant) == (Failure(VERSION, b"1", "engine", "NaN"), b"", "a")
+
+
+# ---- conditions on computation, from the bundle's manifest to the answer
 
 
 def stop_when(operator: Operator, gmac: float, exits: int = 3) -> Bounds:
