@@ -92,7 +92,7 @@ class Config(_Section, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 1
     watts: float | None = None
-    spin_us: int = 200
+    spin_us: int = 500
     profile: Literal["quick", "require"] = "quick"
     replay_profiles: tuple[str, ...] = ()
     limits: Limits = Limits()

@@ -74,7 +74,6 @@ class Loop:
         self._endpoints: Endpoints | None = None
         self._poller = zmq.Poller()
         self._worker_fd: int | None = None
-        self._spin_until_us = 0
         self.stopping = False
         self._signals, self._wake = socket.socketpair()
 
@@ -122,7 +121,7 @@ class Loop:
     def turn(self) -> None:
         """Wait for something to happen, and act on it."""
         assert self._endpoints is not None
-        ready = self._wait()
+        ready = dict(self._poller.poll(self._timeout_ms()))
         now_us = _clock_us()
         if self._signals.fileno() in ready:
             self._signals.recv(64)
@@ -196,10 +195,19 @@ class Loop:
             return
         try:
             self._supervisor.post(run, self._server.payloads(run))
-            if run.predicted_us <= 2 * self._config.spin_us:
-                self._spin_until_us = now_us + 2 * self._config.spin_us
         except PipeClosed:
             self._lost(now_us, "it ended")
+            return
+        if run.predicted_us <= self._config.spin_us:
+            self._see_through(now_us + 2 * self._config.spin_us)
+
+    def _see_through(self, until_us: int) -> None:
+        """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.
+
+        One run only, and never beyond `until_us`, so that nobody else waits longer than for a turn.
+        """
+        while (now_us := _clock_us()) < until_us and self._server.busy:
+            self._drain_worker(now_us)
 
     def _lost(self, now_us: int, reason: str) -> None:
         """The worker is gone: start another, and let the core sort out what it was running."""
@@ -231,14 +239,6 @@ class Loop:
             self._note(text)
 
     # ---- waiting
-
-    def _wait(self) -> dict[zmq.Socket[bytes] | int, int]:
-        """What can be read now, or the first that comes; a short run's end is looked for before going to sleep."""
-        while _clock_us() < self._spin_until_us:
-            ready = self._poller.poll(0)
-            if ready:
-                return dict(ready)
-        return dict(self._poller.poll(self._timeout_ms()))
 
     def _timeout_ms(self) -> int:
         """How long nothing is due, in whole milliseconds, rounded up; at most a second."""

@@ -55,6 +55,11 @@ class Server:
             account = self.accounts[tenant] = Account(tenant)
         return account
 
+    @property
+    def busy(self) -> bool:
+        """Whether the device has a run."""
+        return self._flight is not None
+
     def view(self) -> View:
         """The queue as policies see it."""
         return self._backlog.view()

@@ -75,7 +75,7 @@ class LoadedOnnx:
 
     def place(self, images: Array) -> Array:
         check_batch(images, self._taken, self._batch_max)
-        return np.array(images, order="C")
+        return np.ascontiguousarray(images)
 
     def segment(self, index: int, features: Array) -> Array:
         return self._segments[index].run(features)

