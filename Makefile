@@ -32,7 +32,7 @@ help:
 	@echo 'make demo    start the daemon and four tenants on real images; ends within a minute with a table and a plot'
 	@echo 'make test    all tests'
 	@echo 'make check   lint, format, types, tests, wheel'
-	@echo 'make bench   what delen adds to a bare round trip'
+	@echo 'make bench   round trips against a bare echo, decisions, footprint'
 	@echo 'make clean   remove the virtual environment and everything built'
 
 demo: $(DEMO_READY)
@@ -56,6 +56,8 @@ build: $(TEST_READY)
 
 bench: $(DEMO_READY)
 	$(BIN)/delen bench rtt
+	$(BIN)/delen bench decide
+	$(BIN)/delen bench footprint
 
 clean:
 	rm -rf $(VENV) .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

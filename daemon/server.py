@@ -234,12 +234,15 @@ class Server:
             heappush(self._deadlines, (waiting.arrival_us + int(latency_ms * 1000), waiting.ticket))
 
     def _preempt(self, now_us: int, urgent: Waiting) -> list[Effect]:
-        """Ask the running run to yield at its next exit: best effort to anybody bounded, others to save a deadline."""
+        """Ask the running run to yield at its next exit: best effort to anybody bounded, untimed work to a deadline.
+
+        A run with deadlines of its own is left alone: whoever was admitted after it can wait for its end.
+        """
         flight = self._flight
         if flight is None or flight.yielding or not urgent.bounded:
             return []
         if flight.bounded:
-            if urgent.deadline_us == NEVER_US:
+            if flight.timed or urgent.deadline_us == NEVER_US:
                 return []
             if load.slack_us(self._backlog.work(), max(now_us, flight.ends_us)) >= 0:
                 return []

