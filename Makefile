@@ -29,7 +29,7 @@ TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo    start the daemon and four tenants on real images; ends within a minute with a table and a plot'
+	@echo 'make demo    start a daemon and five tenants on real images; ends within a minute with a table and a plot'
 	@echo 'make test    all tests'
 	@echo 'make check   lint, format, types, tests, wheel'
 	@echo 'make bench   round trips against a bare echo, decisions, footprint'

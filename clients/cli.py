@@ -28,7 +28,7 @@ COMMANDS = {
     "ps": ("command_status", "Show who asked for what and what they got."),
     "profile": ("command_profile", "Measure what a network costs on this device."),
     "train": ("command_train", "Train a shipped recipe and export it as a bundle."),
-    "demo": ("command_demo", "Watch four tenants with different bounds share one daemon."),
+    "demo": ("command_demo", "Watch five tenants with different bounds share one daemon."),
     "load": ("command_load", "Offer load and measure what the bounds are worth."),
     "bench": ("command_bench", "Measure delen itself."),
     "doctor": ("command_doctor", "Check this machine and say what to fix."),
@@ -83,7 +83,17 @@ class DelenGroup(click.Group):
             click.echo(f"delen: {line.message}", err=True)
             if line.hint:
                 click.echo(f"  hint: {line.hint}", err=True)
+            if "--json" in sys.argv:
+                _print_failure(error, line)
             ctx.exit(line.code)
+
+
+def _print_failure(error: Exception, line: Line) -> None:
+    """The same for programs: a refusal's offer as numbers, so that a script can take it."""
+    from .tables import print_json
+
+    said = {"message": line.message, "code": getattr(error, "code", None), "exit_code": int(line.code)}
+    print_json({"error": {**said, "offer": getattr(error, "offer", None)}})
 
 
 class Line(NamedTuple):
@@ -141,7 +151,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def delen() -> None:
     """Serve multi-exit neural networks to many tenants, each with its own bounds on latency, accuracy and energy.
 
-    Every command takes --json: data on stdout, talk on stderr. NO_COLOR is honoured.
+    Every command takes --json after its name: data on stdout, talk on stderr. NO_COLOR is honoured.
     """
 
 

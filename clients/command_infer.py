@@ -152,5 +152,6 @@ _COLUMNS = (
     Column("energy_mj", "mJ", millijoules),
     Column("energy_source", "energy", justify="left"),
     Column("met", "bounds met", mark),
+    Column("certificate", "accuracy is", justify="left"),
     Column("stop", "stopped by", justify="left"),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import BadRequest, Unreachable
+from .errors import SERVE_HINT, BadRequest, Unreachable
 from .places import endpoint_path, name_fault, runtime_directories
 
 TENANT_VARIABLE = "DELEN_TENANT"
@@ -42,7 +42,21 @@ def find_endpoint(tenant: str, endpoint: str | None = None) -> str:
             _check_socket(path, tenant)
             return f"ipc://{path}"
     looked_at = " and ".join(str(path) for path in paths)
-    raise Unreachable(f"no socket of tenant {tenant!r}; looked at {looked_at}", endpoint=f"ipc://{paths[0]}")
+    others = sorted({name for path in paths for name in _tenants(path.parent.parent)})
+    hint = f"a daemon's sockets are there for {', '.join(others)}; choose with --tenant or {TENANT_VARIABLE}"
+    raise Unreachable(
+        f"no socket of tenant {tenant!r}; looked at {looked_at}",
+        endpoint=f"ipc://{paths[0]}",
+        hint=hint if others else SERVE_HINT,
+    )
+
+
+def _tenants(directory: Path) -> list[str]:
+    """Tenants whose sockets this user can see."""
+    try:
+        return [path.name for path in directory.iterdir() if (path / "sock").exists()]
+    except OSError:
+        return []
 
 
 def _is_there(path: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .wire import Failure, Offer, Refusal
 
-SERVE_HINT = "is delend running? start it with `delen serve`"
+SERVE_HINT = "is a daemon running? start one of your own with: delen serve --dev"
 
 
 class DelenError(Exception):
@@ -33,7 +33,8 @@ class BoundsInfeasible(Refused):
     """No plan holds these bounds now. `offer` says what would be feasible, each bound alone."""
 
     def __init__(self, message: str, *, offer: Offer | None = None, request_id: bytes = b"") -> None:
-        hint = "loosen a bound as the offer says" if offer else "loosen a bound"
+        said = offer is not None and any(getattr(offer, name) is not None for name in offer.__struct_fields__)
+        hint = "loosen a bound as the offer says" if said else ""
         super().__init__(message, code="infeasible", request_id=request_id, hint=hint)
         self.offer = offer
 

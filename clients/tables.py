@@ -67,14 +67,19 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: s
     for column in columns:
         grid.add_column(column.title, justify=column.justify, no_wrap=not terminal, overflow="fold")
     for row in rows:
-        cells = (row.get(column.key) for column in columns)
-        grid.add_row(
-            *(dash if cell is None else column.write(cell) for cell, column in zip(cells, columns, strict=True))
-        )
+        grid.add_row(*(_cell(row.get(column.key), column) for column in columns))
     return Group(Text(title, style="bold cyan"), grid) if title else grid
 
 
 dash = Text("-", style="dim")
+
+
+def _cell(value: Any, column: Column) -> RenderableType:
+    """What stands in a cell; text is shown as it is, never read as markup (`delen[onnx]` is no style)."""
+    if value is None:
+        return dash
+    written = column.write(value)
+    return Text(written) if isinstance(written, str) else written
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str = "") -> None:

@@ -47,7 +47,6 @@ class Limits(_Section, frozen=True):
     payload_bytes_max: int = 8 * 1024**2
     batch_max: int = 32
     receive_count_max: int = 16
-    in_flight_batches: int = 4
     answers_kept_max: int = 1024
     answers_kept_bytes_max: int = 16 * 1024**2
     answer_window_ms: int = 60_000
@@ -118,7 +117,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mappin
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
         source = f"{path}: " if path is not None else ""
-        raise ConfigError(f"{source}{error}; see the README's table of settings") from None
+        raise ConfigError(f"{source}{error}; `delen serve --check --json` shows every setting there is") from None
     config = _with_directories(config, environ, uid)
     if config.dev:
         config = structs.replace(config, tenants=tuple(structs.replace(t, sees_all=True) for t in config.tenants))

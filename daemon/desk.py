@@ -105,6 +105,9 @@ class Desk:
         if isinstance(message, Cancel):
             kept = known.answers.find(message.id, now_us)
             effects = self._server.cancel(kept.ticket) if kept is not None and kept.reply is None else []
+            if effects and kept is not None and route not in kept.routes:
+                # Whoever cancels learns the end too, on whichever connection the request came.
+                kept.routes.append(route)
             return ([] if effects else self._fetch(now_us, known, route, message.id)), effects
         if isinstance(message, Fetch):
             return self._fetch(now_us, known, route, message.id), []

@@ -253,6 +253,9 @@ class Loop:
 
     def _timeout_ms(self) -> int:
         """How long nothing is due, in whole milliseconds, rounded up; at most a second."""
+        if self._server.can_run:
+            # A run seen through to its end: no message will come of it, so nobody else would wake us for the next.
+            return 0
         due_us = self._server.wake_at()
         worker_us = self._supervisor.wake_at()
         if worker_us is not None:

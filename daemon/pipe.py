@@ -118,7 +118,6 @@ class Pipe:
         # One buffer for all packets: a fresh one this large for every message costs more than the message.
         self._buffer = bytearray(PACKET_BYTES_MAX)
         self._view = memoryview(self._buffer)
-        self.pid_peer: int | None = None
 
     @staticmethod
     def pair() -> tuple[Pipe, socket.socket]:
@@ -173,7 +172,7 @@ class Pipe:
             PipeClosed: the worker is gone, or sent what is no message (it is not trusted to be sane).
         """
         try:
-            size = self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            size = self._receive_size()
         except BlockingIOError:
             return None
         except ConnectionResetError as error:
@@ -185,6 +184,15 @@ class Pipe:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise PipeClosed from error
         return message
+
+    def _receive_size(self) -> int:
+        """Bytes of the next packet. A worker that died with messages of ours unread resets the pipe: said once, before
+        its own last words, which are still there to be read and say why it died.
+        """
+        try:
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         self._end.close()

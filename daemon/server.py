@@ -60,6 +60,11 @@ class Server:
         """Whether the device has a run."""
         return self._flight is not None
 
+    @property
+    def can_run(self) -> bool:
+        """Whether `next` would give a run: somebody waits for a device that is ready and idle."""
+        return self._ready and self._flight is None and len(self._backlog) > 0
+
     def view(self) -> View:
         """The queue as policies see it."""
         return self._backlog.view()
@@ -116,7 +121,7 @@ class Server:
 
     def next(self, now_us: int) -> Run | None:
         """The next run for an idle device, or None; the caller posts it."""
-        if self._flight is not None or not self._ready or not self._backlog:
+        if not self.can_run:
             return None
         choice = edf.choose(self.view(), now_us, self._runs + 1)
         if choice is None:

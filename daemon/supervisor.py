@@ -8,6 +8,7 @@ Does not: read clocks (times are passed in) or decide what runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,19 +75,25 @@ class Supervisor:
         command = [sys.executable, "-m", "delen.daemon.worker", str(theirs.fileno()), settings]
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        # One that dies at once closes its end; `receive` finds its last words there, which say why.
+        with contextlib.suppress(PipeClosed):
+            self._tell(self._pipe)
+        self.state = "starting"
+        self._missing = set(self._hosted)
+        self._started_us = now_us
+
+    def _tell(self, pipe: Pipe) -> None:
+        """Hand a new worker its memory, and what to load. Raises PipeClosed."""
         fd, size = Arena.create(hosted.need for hosted in self._hosted.values())
         try:
             self._arena = Arena(fd, size)
-            self._pipe.send(Attach(size), fd)
+            pipe.send(Attach(size), fd)
         finally:
             os.close(fd)
         for name, hosted in self._hosted.items():
             directory = str(hosted.bundle.directory)
             batch_max = self._config.limits.batch_max
-            self._pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, hosted.need, hosted.profile_file))
-        self.state = "starting"
-        self._missing = set(self._hosted)
-        self._started_us = now_us
+            pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, hosted.need, hosted.profile_file))
 
     def stop(self) -> None:
         """End the worker: closing the pipe lets it finish; one that does not is killed."""

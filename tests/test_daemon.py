@@ -113,6 +113,14 @@ def test_what_cannot_be_met_is_refused_with_an_offer_that_can(client: Client, im
     assert client.infer("digits", x, energy_mj=refused.value.offer.energy_mj).met
 
 
+def test_a_request_of_several_runs_waits_for_nothing_but_its_runs(client: Client, images: Images) -> None:
+    # Three runs each. A front that sleeps between two of them, with nobody else to wake it, does so for up to a second.
+    never = [None, None, when("response_time", "greater", 3600)]
+    results = [client.infer("digits", x, conditions=never) for x in images.inputs[:60]]
+    assert {result.answer.batches for result in results} == {(1, 1, 1)}
+    assert sum(result.answer.total_us > 200_000 for result in results) <= 1
+
+
 def test_delens_conditions_stop_where_they_hold(client: Client, images: Images, tmp_path: Path) -> None:
     file = tmp_path / "conditions.json"
     sure = {"metric": "confidence", "op": "greater_eq", "threshold": 0.9}

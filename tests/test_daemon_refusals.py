@@ -266,7 +266,7 @@ def test_no_daemon_is_said_at_once_with_what_to_do(tmp_path: Path, monkeypatch: 
         ended = delen(*command)
         assert ended.returncode == ExitCode.UNAVAILABLE
         assert str(tmp_path) in ended.stderr
-        assert "hint: is delend running? start it with `delen serve`" in ended.stderr
+        assert "hint: is a daemon running? start one of your own with: delen serve --dev" in ended.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

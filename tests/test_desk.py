@@ -265,6 +265,13 @@ def test_cancel_ends_a_request_once_and_later_gives_the_end_it_had(counter: Coun
     assert counter.ask(Answer, Cancel(VERSION, b"3")).replayed
 
 
+def test_who_cancels_on_another_connection_learns_the_end_too(counter: Counter) -> None:
+    counter.hello(route=b"other")
+    counter.infer()
+    told = counter.send(Cancel(VERSION, b"1"), route=b"other")
+    assert [(message.route, type(message.reply)) for message in told] == [(b"r", Failure), (b"other", Failure)]
+
+
 def test_the_worker_is_told_to_forget_only_what_it_may_hold(counter: Counter) -> None:
     counter.infer(b"waits")
     counter.send(Cancel(VERSION, b"waits"))
