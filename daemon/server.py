@@ -279,8 +279,10 @@ class Server:
             del flight.rows[row.ticket]
         if request is None:
             return []
-        request.label, request.confidence, request.logits = row.label, row.confidence, logits
-        request.waiting.last_reached = done.exit
+        if done.exit >= request.waiting.last_reached:
+            # Shallower only on the way back after a lost worker, and the deeper answer is still at hand.
+            request.label, request.confidence, request.logits = row.label, row.confidence, logits
+            request.waiting.last_reached = done.exit
         if not row.left:
             return []
         request.gated = row.gated
