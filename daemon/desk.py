@@ -83,15 +83,15 @@ class Desk:
         self._server = server
         self._limits = limits
         self._boot = boot
-        self._started_us: int | None = None
+        self.started_us: int | None = None
         self._tenants = {tenant.name: _Tenant(tenant, limits) for tenant in tenants}
         for tenant in tenants:
             server.account(tenant.name)
 
     def handle(self, now_us: int, tenant: str, route: bytes, frames: Frames) -> tuple[list[Outgoing], list[Effect]]:
-        """Take in one message; returns what to send at once, and the core's effects (already settled by `settle`)."""
-        if self._started_us is None:
-            self._started_us = now_us
+        """Take in one message; returns what to send at once, and the core's effects, for `settle`."""
+        if self.started_us is None:
+            self.started_us = now_us
         try:
             message = decode_request(frames, self._limits.payload_bytes_max)
         except WireError as error:
@@ -221,8 +221,10 @@ class Desk:
 
     def _set(self, known: _Tenant, session: Session, message: SetBounds | SetConditions) -> Reply:
         if isinstance(message, SetBounds):
-            # The whole of the session's bounds: what is left out is taken back.
+            # The whole of the session's bounds: what is left out is taken back, and whoever spoke last is obeyed.
             session.bounds = message.bounds
+            if isinstance(message.bounds.accuracy, float) or isinstance(message.bounds.energy_mj, float):
+                session.conditions.clear()
             return BoundsSet(VERSION, message.id, shown(session.bounds))
         network = self.networks.get(message.network)
         if network is None or network not in self.visible(known.config):
@@ -240,7 +242,7 @@ class Desk:
         return StatsReply(
             version=VERSION,
             id=message.id,
-            uptime_us=now_us - (now_us if self._started_us is None else self._started_us),
+            uptime_us=now_us - (now_us if self.started_us is None else self.started_us),
             queued=self._server.pending_count,
             worker=self.worker.state,
             worker_restarts=self.worker.restarts,

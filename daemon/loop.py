@@ -105,6 +105,7 @@ class Loop:
         gc.collect()
         gc.freeze()
         gc.disable()
+        self._desk.started_us = now_us
         names = [tenant.name for tenant in self._config.tenants]
         self._endpoints = Endpoints(Path(self._config.runtime_dir), names, self._config.limits)
         for router in self._endpoints.sockets().values():

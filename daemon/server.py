@@ -97,18 +97,12 @@ class Server:
         """
         served = self.networks[infer.network]
         account = self.account(tenant)
-        refusal = self._full(tenant, account, len(payload), infer)
-        chosen: ExitPlan | Misfit | None = None if refusal else plan(wanted, served)
-        if isinstance(chosen, Misfit):
-            refusal = Refusal(infer.version, infer.id, "infeasible", chosen.message, chosen.offer)
-        elif chosen is not None:
-            refusal = self._no_time(now_us, infer, wanted, chosen, served)
-        if refusal is not None or not isinstance(chosen, ExitPlan):
-            assert refusal is not None
+        verdict = self._full(tenant, account, len(payload), infer) or self._plan(now_us, infer, wanted, served)
+        if isinstance(verdict, Refusal):
             account.refused += 1
-            return refusal, []
-        waiting = self._waiting(now_us, served, wanted, chosen)
-        self._accept(Request(tenant, infer.id, infer, payload, wanted, chosen, waiting))
+            return verdict, []
+        waiting = self._waiting(now_us, served, wanted, verdict)
+        self._accept(Request(tenant, infer.id, infer, payload, wanted, verdict, waiting))
         return waiting.ticket, self._preempt(now_us, waiting)
 
     def cancel(self, ticket: int) -> list[Effect]:
@@ -201,15 +195,19 @@ class Server:
         retry_ms = round(load.done_us((chunk.cost for chunk in self._backlog.work()), 0) / 1000, 3)
         return Refusal(infer.version, infer.id, "queue_full", said, Offer(retry_after_ms=max(1.0, retry_ms)))
 
-    def _no_time(self, now_us: int, infer: Infer, wanted: Asked, chosen: ExitPlan, served: Served) -> Refusal | None:
-        if wanted.latency_ms is None:
-            return None
+    def _plan(self, now_us: int, infer: Infer, wanted: Asked, served: Served) -> ExitPlan | Refusal:
+        """How deep this request will go, or why it cannot be taken and what could."""
+        chosen = plan(wanted, served)
+        if isinstance(chosen, ExitPlan) and wanted.latency_ms is None:
+            return chosen
         queue = admission.Queue(self._backlog.work(), self._free_us(now_us))
-        refused = admission.admit(wanted, chosen, served, queue, now_us)
-        if refused is None:
-            return None
-        code = "infeasible" if self._ready else "not_ready"
-        return Refusal(infer.version, infer.id, code, refused.message, refused.offer)
+        refused = chosen if isinstance(chosen, Misfit) else admission.admit(wanted, chosen, served, queue, now_us)
+        if isinstance(chosen, ExitPlan) and refused is None:
+            return chosen
+        assert refused is not None
+        offer = admission.true_offer(refused.offer, wanted, served, queue, now_us)
+        code = "infeasible" if self._ready or isinstance(chosen, Misfit) else "not_ready"
+        return Refusal(infer.version, infer.id, code, refused.message, offer)
 
     def _waiting(self, now_us: int, served: Served, wanted: Asked, chosen: ExitPlan) -> Waiting:
         self._tickets += 1

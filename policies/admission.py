@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..clients.wire import Offer
-from . import load
-from .exits import Asked, ExitPlan, latency_ms_for, usable_us
+from . import exits, load
+from .exits import Asked, ExitPlan, Misfit, latency_ms_for, usable_us
 from .load import Chunk, Cost
 from .view import Served
 
@@ -58,18 +58,35 @@ def _fits(queue: Queue, cost: Cost, deadline_us: int) -> bool:
     before = [chunk.cost for chunk in queue.work if chunk.due_us <= deadline_us]
     if load.done_us([*before, cost], queue.free_us) > deadline_us:
         return False
-    mean_us, variance = float(queue.free_us), 0.0
+    mean_us, variance = queue.free_us + cost.mean_us, cost.spread_us**2
     for position, chunk in enumerate(queue.work):
         mean_us += chunk.cost.mean_us
         variance += chunk.cost.spread_us**2
-        if position < len(before):
-            continue
-        done_us = mean_us + math.sqrt(variance)
-        done_with_us = mean_us + cost.mean_us + math.sqrt(variance + cost.spread_us**2)
-        # Work that would be late without this request too is no reason to refuse it.
-        if done_with_us > chunk.deadline_us >= done_us:
+        # Only work that comes after it is delayed by it.
+        if position >= len(before) and mean_us + math.sqrt(variance) > chunk.deadline_us:
             return False
     return True
+
+
+def true_offer(offer: Offer, wanted: Asked, served: Served, queue: Queue, now_us: int) -> Offer:
+    """What of an offer a client could really take: each value alone, the other bounds as they were asked.
+
+    A latency that only fits an idle device is replaced by one that fits this queue.
+    """
+    found: dict[str, float] = {}
+    for name in ("latency_ms", "accuracy", "energy_mj"):
+        value = getattr(offer, name)
+        for _ in range(2):
+            if value is None:
+                break
+            taken = wanted._replace(**{name: value})
+            chosen = exits.plan(taken, served)
+            refused = None if isinstance(chosen, Misfit) else admit(taken, chosen, served, queue, now_us)
+            if refused is None and not isinstance(chosen, Misfit):
+                found[name] = value
+                break
+            value = refused.offer.latency_ms if refused is not None and name == "latency_ms" else None
+    return Offer(**found)
 
 
 def _deepest_in_time(plan: ExitPlan, served: Served, queue: Queue, deadline_us: int) -> int | None:

@@ -135,9 +135,10 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
     accuracy = served.costs.accuracy
     fixed = next((exit_index for exit_index in exits if accuracy[exit_index] >= wanted.accuracy), None)
     # A gate lets hard inputs run to the last exit, so it needs them all to be allowed.
-    gate = served.gates.plan(wanted.accuracy) if served.gates is not None and exits == served.ladder else None
+    allowed = served.gates if exits == served.ladder and _gate_affordable(wanted, served) else None
+    gate = allowed.plan(wanted.accuracy) if allowed is not None else None
     if fixed is None and gate is None:
-        best = max(accuracy[exits[-1]], served.gates.best_accuracy if served.gates and exits == served.ladder else 0.0)
+        best = max(accuracy[exits[-1]], allowed.best_accuracy if allowed is not None else 0.0)
         return Misfit(
             f"accuracy {wanted.accuracy:g}: the best of {served.name} under the other bounds is {best:.4f}",
             Offer(accuracy=int(best * 1e4) / 1e4),
@@ -148,6 +149,16 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
         return ExitPlan(exits[-1], exits[-1], gate, "last_exit", "uncertified")
     assert fixed is not None
     return ExitPlan(fixed, fixed, None, "objective" if fixed != served.exit_last else "last_exit", "uncertified")
+
+
+def _gate_affordable(wanted: Asked, served: Served) -> bool:
+    """Whether a request that no gate lets go stays within its energy cap: it passes every head on the way."""
+    if wanted.energy_mj is None:
+        return True
+    last_mj, heads_mj = served.costs.energy_mj(served.exit_last, 1), served.costs.head_mj
+    if last_mj is None or heads_mj is None:
+        return False
+    return last_mj + sum(heads_mj[exit_index][1] for exit_index in served.ladder[:-1]) <= wanted.energy_mj
 
 
 def _plan_conditions(conditions: tuple[ConditionSet | None, ...], served: Served) -> ExitPlan | Misfit:

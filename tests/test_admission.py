@@ -96,7 +96,9 @@ def test_admission_is_earliest_deadline_first_with_the_request_put_in_its_place(
     others = [(due_us, cost_us, name) for name, (due_us, cost_us) in enumerate(work)]
     before = [job for job in others if job[0] <= deadline_us]
     everybody = [*before, (deadline_us, cost, -1), *others[len(before) :]]
-    harms = late(everybody) - late(others)
+    behind = {name for due_us, _, name in others if due_us > deadline_us}
+    # What looks late without it too may be in time after all, since costs are estimated high: it is not delayed either.
+    harms = late(everybody) & {-1, *behind}
     verdict = refused(2.0, queue(*work, free_us=free_us))
     # Times are rounded up to whole microseconds, so cases on the very edge may go either way.
     edge = late([(due - 2, cost_us, name) for due, cost_us, name in everybody]) != late(everybody)
@@ -108,7 +110,7 @@ def test_a_request_fits_up_to_its_deadline_and_no_further() -> None:
     assert refused(2.0, queue((1_000, 1_300 - 110 + 1))) is not None
     assert refused(2.0, queue((1_310, 1_310 - 110 - 2))) is None
     assert refused(2.0, queue((1_310, 1_310 - 110 + 2))) is not None
-    assert refused(2.0, queue((1_310, 1_311))) is None, "late without it too"
+    assert refused(2.0, queue((1_310, 1_311))) is not None, "looks late without it too, and is not made later"
 
 
 @given(CASES, st.integers(0, 500), st.sampled_from([1.0, 1.5, 2.0]))

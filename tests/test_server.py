@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
-from delen.clients.wire import Answer, Failure, Refusal
+from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal, TensorSpec
 from delen.daemon.config import Limits
+from delen.policies.exits import asked
 from delen.tests.simulation import Outcome, Simulation, served
 
 FAST = Bounds(latency_ms=20.0)
@@ -121,6 +122,33 @@ def test_an_offer_made_under_load_is_admitted_under_the_same_load() -> None:
     assert refused.offer.latency_ms is not None
     simulation.ask(102, "b", Bounds(latency_ms=refused.offer.latency_ms))
     assert all(not isinstance(o.reply, Refusal) for o in simulation.run() if o.sent_us > 101)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_offer_of_combined_bounds_is_true_under_the_same_load(seed: int) -> None:
+    draw = Random(seed)
+    simulation = Simulation([served()], seed=seed)
+    for when in range(draw.randrange(12)):
+        simulation.ask(when, "a", Bounds(latency_ms=draw.choice([8, 30]), accuracy=draw.choice([None, 0.96])))
+    simulation.run(until_us=50)
+    server, infer = simulation.server, Infer(VERSION, b"x", "net", (TensorSpec("float32", (1,)),), Bounds())
+    wanted = asked(
+        Bounds(
+            latency_ms=draw.choice([0.4, 0.8, 1.2, 2.0, None]),
+            accuracy=draw.choice([None, 0.85, 0.96, 0.99]),
+            energy_mj=draw.choice([None, 0.1, 3.0, 6.0]),
+        )
+    )
+    verdict, _ = server.submit(60, "b", infer, wanted, b"")
+    if not isinstance(verdict, Refusal):
+        return
+    assert verdict.offer is not None
+    offered = {name: getattr(verdict.offer, name) for name in ("latency_ms", "accuracy", "energy_mj")}
+    for name, value in offered.items():
+        if value is not None:
+            taken, _ = server.submit(60, "b", infer, wanted._replace(**{name: value}), b"")
+            assert not isinstance(taken, Refusal), f"seed {seed}: {name}={value}: {taken}"
+            server.cancel(taken)
 
 
 # ---- conditions
