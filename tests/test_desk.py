@@ -310,6 +310,11 @@ def test_conditions_are_of_one_network_and_can_be_taken_back(counter: Counter) -
     assert exit_of(b"1") == 0
     counter.ask(BoundsSet, SetConditions(VERSION, b"c", "net", None))
     assert exit_of(b"2") == 2
+    counter.ask(BoundsSet, SetConditions(VERSION, b"c", "net", conditions))
+    counter.ask(BoundsSet, SetBounds(VERSION, b"b", Bounds(latency_ms=50)))
+    assert exit_of(b"3") == 0, "a latency bound may stand beside conditions"
+    counter.ask(BoundsSet, SetBounds(VERSION, b"b", Bounds(energy_mj=1e6)))
+    assert exit_of(b"4") == 2, "whoever spoke last is obeyed: an energy bound takes conditions back"
 
 
 def test_conditions_for_another_network_or_number_of_exits_are_refused(counter: Counter) -> None:
