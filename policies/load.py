@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
     cost: Cost
 
 
-_depth = attrgetter("expected")
+_depth, _alone = attrgetter("expected"), attrgetter("alone")
 
 
 def chunks(pools: Sequence[Sequence[Waiting]]) -> list[Chunk]:
@@ -77,7 +77,8 @@ def _chunks(pool: Sequence[Waiting]) -> list[Chunk]:
         return []
     served, stage = pool[0].served, pool[0].stage
     depths = list(map(_depth, pool))
-    size, count = served.batch_useful[max(depths)], len(pool)
+    # Where some must run alone, batches break around them; that none forms is the estimate that is never too short.
+    size, count = 1 if any(map(_alone, pool)) else served.batch_useful[max(depths)], len(pool)
     costs: dict[tuple[int, int], Cost] = {}
     result: list[Chunk] = []
     for start in range(0, count, size):
