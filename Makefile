@@ -25,12 +25,13 @@ endif
 DEMO_READY := $(VENV)/demo-ready
 TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
 
-.PHONY: help demo test check lint types build bench clean
+.PHONY: help demo test unit check lint types build bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    start a daemon and five tenants on real images; ends within a minute with a table and a plot'
 	@echo 'make test    all tests'
+	@echo 'make unit    the quick ones: units and simulation, in seconds'
 	@echo 'make check   lint, format, types, tests, wheel'
 	@echo 'make bench   round trips against a bare echo, decisions, footprint'
 	@echo 'make clean   remove the virtual environment and everything built'
@@ -40,6 +41,9 @@ demo: $(DEMO_READY)
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest
+
+unit: $(TEST_READY)
+	$(BIN)/python -m pytest -m 'not e2e and not slow and not house'
 
 check: lint types test build
 

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from delen.tests.source_files import (
     ROOMS,
     ROOT,
@@ -26,6 +28,8 @@ from delen.tests.source_files import (
     pyproject,
     sources,
 )
+
+pytestmark = pytest.mark.house
 
 FILE_LINES_MAX, FUNCTION_LINES_MAX, PARAMETERS_MAX = 400, 70, 5
 # A function this short says what it does by its name and types.
