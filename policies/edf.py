@@ -19,7 +19,7 @@ from . import load
 from .view import NEVER_US, Row, Run, Served, View, Waiting
 
 # Of the slack, how much one run may spend on more than it must. All of it would leave a queue that a single stall of
-# some milliseconds makes late as a whole: in the demo's burst 1.5-2.5 % of answers instead of under 1 %.
+# some milliseconds makes late as a whole: in the demo's burst 0.1-1.0 % of answers instead of none (profiles/LOG.md).
 SPARE_SHARE = 0.5
 
 
