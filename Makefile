@@ -25,7 +25,7 @@ endif
 DEMO_READY := $(VENV)/demo-ready
 TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
 
-.PHONY: help demo test unit check lint types build bench clean
+.PHONY: help demo test unit check lint types build bench faults clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,7 +33,9 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make unit    the quick ones: units and simulation, in seconds'
 	@echo 'make check   lint, format, types, tests, wheel'
-	@echo 'make bench   round trips against a bare echo, decisions, footprint'
+	@echo 'make bench   round trips against a bare echo, decisions, footprint; then all scenarios, which takes hours:'
+	@echo '             tables and plots in profiles/results; DATA=DIR names recorded traces, SEEDS=2 is a quick look'
+	@echo 'make faults  10,000 random fault scripts through the simulated core, every invariant held; some minutes'
 	@echo 'make clean   remove the virtual environment and everything built'
 
 demo: $(DEMO_READY)
@@ -60,8 +62,12 @@ build: $(TEST_READY)
 
 bench: $(DEMO_READY)
 	$(BIN)/delen bench rtt
-	$(BIN)/delen bench decide
+	$(BIN)/delen bench decision
 	$(BIN)/delen bench footprint
+	$(BIN)/delen bench scenarios $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA))
+
+faults: $(TEST_READY)
+	$(BIN)/python -m delen.tests.faults $(if $(RUNS),--runs $(RUNS))
 
 clean:
 	rm -rf $(VENV) .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

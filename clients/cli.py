@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("command_train", "Train a shipped recipe and export it as a bundle."),
     "demo": ("command_demo", "Watch five tenants with different bounds share one daemon."),
     "load": ("command_load", "Offer load and measure what the bounds are worth."),
+    "simulate": ("command_simulate", "See on a virtual clock what a policy would be worth."),
     "bench": ("command_bench", "Measure delen itself."),
     "doctor": ("command_doctor", "Check this machine and say what to fix."),
     "completion": ("command_completion", "Print the script that makes your shell complete delen."),

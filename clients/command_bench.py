@@ -9,14 +9,18 @@ from typing import Any
 
 import click
 
-from .tables import Column, json_option, print_json, print_table, progress
+from .command_scenarios import scenarios_command
+from .tables import Column, json_option, print_json, print_table, progress, say
 
-_MICROSECONDS = "{:,.0f}".format
+_MICROSECONDS, _HUNDREDTHS = "{:,.0f}".format, "{:.2f}".format
 
 
 @click.group("bench")
 def bench_command() -> None:
-    """Measure delen itself: round trips, decisions, footprint. Leave the machine alone meanwhile."""
+    """Measure delen itself: round trips, decisions, footprint, scenarios. Leave the machine alone meanwhile."""
+
+
+bench_command.add_command(scenarios_command)
 
 
 @bench_command.command("rtt")
@@ -44,25 +48,31 @@ def rtt_command(rounds: int, as_json: bool) -> None:
     _yardstick(report.calibration_loop_us)
 
 
-@bench_command.command("decide")
+@bench_command.command("decision")
+@click.option("--policy", default="stage-edf", show_default=True, help="Whose decisions.")
+@click.option("--queued", type=click.IntRange(1, 100_000), multiple=True, help="How many wait; several may be given.")
 @json_option
-def decide_command(as_json: bool) -> None:
+def decision_command(policy: str, queued: tuple[int, ...], as_json: bool) -> None:
     """One scheduling decision and one admission, by how much is queued."""
-    from ..daemon.decide_bench import bench_decisions
-    from .rtt_bench import calibration_loop_us
+    from ..daemon.decide_bench import QUEUED, bench_decisions
+    from ..policies.policy import PolicyError
 
-    rows = bench_decisions()
-    loop_us = calibration_loop_us()
+    lengths, rows = queued or QUEUED, []
+    try:
+        with progress() as bar:
+            task = bar.add_task("decisions", total=len(lengths))
+            for row in bench_decisions(lengths, policy):
+                rows.append(row)
+                bar.update(task, advance=1)
+    except PolicyError as error:
+        raise click.UsageError(str(error)) from None
     if as_json:
-        print_json({"decisions": rows, "calibration_loop_us": loop_us})
+        print_json({"policy": policy, "decisions": rows})
         return
-    columns = [
-        Column("queued", "queued"),
-        Column("choose_p50_us", "choose p50 us", _MICROSECONDS),
-        Column("submit_p50_us", "submit p50 us", _MICROSECONDS),
-    ]
-    print_table([_row(row) for row in rows], columns, "The core, eight networks of four exits")
-    _yardstick(loop_us)
+    names = ("choose_p50_us", "choose_p99_us", "next_p50_us", "next_p99_us", "submit_p50_us", "submit_p99_us")
+    columns = [Column("queued", "queued", "{:,}".format)]
+    columns += [Column(name, name.replace("_", " "), _MICROSECONDS) for name in (*names, "loop_us")]
+    print_table([_row(row) for row in rows], columns, f"The core under {policy}, eight networks of four exits")
 
 
 @bench_command.command("footprint")
@@ -84,6 +94,51 @@ def footprint_command(as_json: bool) -> None:
     ]
     print_table([_row(report)], columns, "Footprint")
     _yardstick(loop_us)
+
+
+@bench_command.command("e4")
+@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of every load.")
+@json_option
+def e4_command(runs: int, as_json: bool) -> None:
+    """Scenario E4 on a real daemon here and in simulation, at its loads, side by side. Takes some minutes."""
+    from ..daemon.e4_bench import bench_e4
+    from .open_loop import playing
+
+    with progress() as bar:
+        task = bar.add_task("e4", total=None)
+        report = bench_e4(
+            playing,
+            runs,
+            lambda done, total, label: bar.update(task, completed=done, total=total, description=f"e4: {label}"),
+        )
+    if as_json:
+        print_json(report)
+        return
+    columns = [
+        Column("load", "requests/s", "{:g}".format),
+        Column("real_violations", "violations real %", _HUNDREDTHS),
+        Column("simulated_violations", "simulated %", _HUNDREDTHS),
+        Column("real_exit", "mean exit real", _HUNDREDTHS),
+        Column("simulated_exit", "simulated", _HUNDREDTHS),
+        Column("agrees", "within 1 point and 0.2", justify="left"),
+        Column("slower", "engine / profile, p50 and p99", justify="left"),
+        Column("hop_us", "hop us", justify="left"),
+    ]
+    rows = [
+        {
+            "load": compared.load,
+            "real_violations": compared.real.violations_pct,
+            "simulated_violations": compared.simulated.violations_pct,
+            "real_exit": compared.real.mean_exit,
+            "simulated_exit": compared.simulated.mean_exit,
+            "agrees": "yes" if compared.agrees else "no",
+            "slower": " ".join(map(_HUNDREDTHS, compared.slower)),
+            "hop_us": " ".join(map(_MICROSECONDS, compared.hop_us)),
+        }
+        for compared in report.loads
+    ]
+    print_table(rows, columns, f"E4, medians of {runs} runs")
+    say(f"requests were sent within {report.late_p99_us} us of their time (p99)")
 
 
 def _row(record: Any) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from .tables import Column, json_option, print_json, print_table, say
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the engine.")
 @click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is.")
 @click.option("--profile", type=click.Choice(["quick", "require"]), help="When a network has no profile here.")
+@click.option("--journal", type=click.Path(dir_okay=False), metavar="FILE", help="Write down all that happens.")
+@click.option("--policy", metavar="NAME", help="What decides the next run, e.g. stage-edf or latency-first.")
 @click.option("--runtime-dir", type=click.Path(file_okay=False), help="Where the sockets go.")
 @click.option("--state-dir", type=click.Path(file_okay=False), help="Where profiles are kept.")
 @click.option("--ready-fd", type=int, metavar="FD", help="Write one byte to this descriptor when ready, and close it.")
@@ -55,6 +57,7 @@ def serve_command(
         names = {"networks": settings.networks, "tenants": [tenant.name for tenant in settings.tenants]}
         rows = [{"what": what, "value": ", ".join(values)} for what, values in names.items()]
         rows.append({"what": "engine", "value": f"{settings.engine} on {settings.device}, {settings.threads} threads"})
+        rows.append({"what": "policy", "value": settings.policy})
         rows.append({"what": "sockets", "value": settings.runtime_dir})
         print_table(rows, (Column("what", "served", justify="left"), Column("value", "", justify="left")))
     if check:

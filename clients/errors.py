@@ -40,7 +40,7 @@ class BoundsInfeasible(Refused):
 
 
 class QueueFull(Refused):
-    """Too much is waiting, or too much was asked per second. `retry_after_ms` may be None: not known."""
+    """Too much is waiting, or was asked per second, or a quota is used up. `retry_after_ms` may be None: not known."""
 
     def __init__(
         self, message: str, *, code: str, retry_after_ms: float | None = None, request_id: bytes = b""
@@ -131,7 +131,7 @@ def error_of(reply: Refusal | Failure) -> DelenError:
     if isinstance(reply, Refusal):
         if code == "infeasible":
             return BoundsInfeasible(message, offer=reply.offer, request_id=request_id)
-        if code in ("queue_full", "rate"):
+        if code in ("queue_full", "rate", "quota"):
             retry_after_ms = reply.offer.retry_after_ms if reply.offer else None
             return QueueFull(message, code=code, retry_after_ms=retry_after_ms, request_id=request_id)
         refused = _REFUSALS.get(code, Refused)

@@ -106,7 +106,10 @@ class NetworkInfo(Record, frozen=True):
 
 
 class TenantStats(Record, frozen=True):
-    """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept."""
+    """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept.
+
+    `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need.
+    """
 
     tenant: str
     accepted: int
@@ -122,6 +125,8 @@ class TenantStats(Record, frozen=True):
     latency_p50_us: int
     latency_p99_us: int
     exits: dict[str, tuple[int, ...]]
+    beyond: int = 0
+    optional_us: int = 0
 
 
 class _Message(Record, frozen=True, array_like=True, omit_defaults=False):

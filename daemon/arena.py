@@ -4,7 +4,7 @@ Role: one sealed memfd made by the front, mapped by both. Two halves take turns 
 run's inputs may be laid down while one executes. Row i of a run has the i-th input and, at every exit, the i-th logits;
 rows lie next to each other, so a batch is one view and nobody copies twice.
 
-    page 0: the id of the run that should yield | half 0: inputs, logits by exit | half 1: the same
+    page 0: per half, the id of the run that should yield | half 0: inputs, logits by exit | half 1: the same
 
 Does not: allocate per request, or outlive the worker that it was made for.
 """
@@ -75,14 +75,18 @@ class Arena:
         return flat.reshape(need.batch_max, need.class_count)
 
     def ask_yield(self, run_id: int) -> None:
-        """Ask this run, and no other, to stop at its next exit."""
-        _FLAG.pack_into(self._map, 0, run_id)
+        """Ask this run, and no other, to stop at its next exit, or not to begin; the other half's may be asked too."""
+        _FLAG.pack_into(self._map, _flag_offset(run_id), run_id)
 
     def yield_asked(self, run_id: int) -> bool:
-        return bool(_FLAG.unpack_from(self._map, 0)[0] == run_id)
+        return bool(_FLAG.unpack_from(self._map, _flag_offset(run_id))[0] == run_id)
 
     def _start(self, run_id: int) -> int:
         return PAGE + (run_id & 1) * self._half
+
+
+def _flag_offset(run_id: int) -> int:
+    return (run_id & 1) * _FLAG.size
 
 
 def _logits_bytes(need: Need) -> int:

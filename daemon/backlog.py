@@ -1,69 +1,80 @@
-"""Requests that wait for a run: by network and stage, ordered by when they are due, in three classes.
+"""Requests that wait for a run: by network and stage, ordered by when they are due, in the classes of a `View`.
 
 Role: the queue behind the core; policies see it as a `View`. Limits are checked before a request gets here.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from collections.abc import Iterator
 
-from ..policies import load
-from ..policies.view import NEVER_US, View, Waiting
+from ..policies.load import in_order
+from ..policies.pools import Chunk, Pool, View
+from ..policies.view import NEVER_US, Waiting
 
-_Pools = dict[tuple[str, int], list[Waiting]]
-
-
-def _due(waiting: Waiting) -> int:
-    return waiting.due_us
+_Pools = dict[tuple[str, int], Pool]
 
 
 class Backlog:
-    """All waiting requests. Adding costs O(log n) comparisons, removing O(n) of one pool."""
+    """All waiting requests. Adding and removing cost O(log n) comparisons."""
 
     def __init__(self) -> None:
         self._timed: _Pools = {}
+        self._optional: _Pools = {}
         self._untimed: _Pools = {}
+        self._spare: _Pools = {}
         self._best_effort: _Pools = {}
-        self._count = 0
+        self._view = View(self._timed, self._optional, self._untimed, self._spare, self._best_effort)
+        self._homes: dict[int, Pool] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._homes)
 
     def add(self, waiting: Waiting) -> None:
-        pool = self._pools(waiting).setdefault((waiting.served.name, waiting.stage), [])
-        insort(pool, waiting, key=_due)
-        self._count += 1
+        """What it waits for is read off the request; change that only while it is not here."""
+        pools, key = self._pools(waiting), (waiting.served.name, waiting.stage)
+        pool = pools.get(key)
+        if pool is None:
+            pool = pools[key] = Pool(urgent=pools is self._timed)
+        pool.add(waiting)
+        self._homes[waiting.ticket] = pool
 
-    def remove(self, waiting: Waiting) -> None:
-        """Take a request out if it waits; nothing happens if it does not."""
-        pool = self._pools(waiting).get((waiting.served.name, waiting.stage), [])
-        if waiting in pool:
-            pool.remove(waiting)
-            self._count -= 1
+    def remove(self, waiting: Waiting) -> bool:
+        """Take a request out; False if it does not wait."""
+        pool = self._homes.pop(waiting.ticket, None)
+        return pool is not None and pool.remove(waiting)
 
     def view(self) -> View:
-        """The queue for a policy."""
-        return View(self._timed, self._untimed, self._best_effort)
+        """The queue for a policy: live, not a copy."""
+        return self._view
 
-    def work(self) -> list[load.Chunk]:
+    def timed(self) -> _Pools:
+        """Requests with a deadline that still need an answer."""
+        return self._timed
+
+    def spare(self) -> _Pools:
+        """Requests with bounds, beyond their tenant's share."""
+        return self._spare
+
+    def work(self) -> list[Chunk]:
         """The mandatory work of requests with a deadline, by due time."""
-        return load.chunks([pool for pool in self._timed.values() if pool])
+        return in_order([pool.chunks for pool in self._timed.values() if pool.members])
 
     def restart(self) -> None:
         """Take requests between two segments back to the start: their features are gone."""
-        staged = [
-            waiting
-            for pools in (self._timed, self._untimed, self._best_effort)
-            for (_, stage), pool in pools.items()
-            if stage > 0
-            for waiting in pool
-        ]
-        for waiting in staged:
+        for waiting in [waiting for waiting in self._waiting() if waiting.stage > 0]:
             self.remove(waiting)
             waiting.move_to(0)
             self.add(waiting)
 
+    def _waiting(self) -> Iterator[Waiting]:
+        for pool in self._view.pools():
+            yield from pool.members
+
     def _pools(self, waiting: Waiting) -> _Pools:
         if not waiting.bounded:
             return self._best_effort
-        return self._timed if waiting.deadline_us < NEVER_US else self._untimed
+        if waiting.optional:
+            return self._optional
+        if waiting.spare:
+            return self._spare
+        return self._untimed if waiting.deadline_us >= NEVER_US else self._timed

@@ -17,6 +17,9 @@ import msgspec
 from msgspec import structs
 
 from ..clients.places import name_fault, runtime_directories
+from ..policies.correction_rivals import correction
+from ..policies.policy import PolicyError, make_policy
+from ..policies.rates import Terms, terms_fault
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +29,7 @@ else:
 Engine = Literal["onnx", "torch", "replay"]
 # Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
 SOCKET_PATH_BYTES_MAX = 108
-SPIN_US_MAX = 10_000
+SPIN_US_MAX, AHEAD_US_MAX = 10_000, 1_000_000
 
 
 class ConfigError(ValueError):
@@ -53,6 +56,7 @@ class Limits(_Section, frozen=True):
     session_kept_ms: int = 60_000
     retries_max: int = 1
     patience_ms: int = 100
+    hold_ms: int = 1000
     start_ms_max: int = 60_000
     run_ms_min: int = 250
     run_factor_max: float = 20.0
@@ -60,10 +64,11 @@ class Limits(_Section, frozen=True):
     backoff_ms_max: int = 10_000
     send_queue_max: int = 1024
     connections_backlog: int = 64
+    journal_bytes_max: int = 256 * 1024**2
 
 
-class TenantConfig(_Section, frozen=True):
-    """One tenant and its endpoint.
+class TenantConfig(Terms, frozen=True):
+    """One tenant and its endpoint; what it is promised is in `Terms`.
 
     `networks`: the only ones it may use; None: all. `sees_all`: its `stats` show every tenant (all do with --dev).
     """
@@ -80,6 +85,14 @@ class Config(_Section, frozen=True, kw_only=True):
     found. `spin_us`: how long front and worker look for each other's next message before they sleep, since being woken
     takes longer than most messages do; 0 saves that power. `profile`: `quick` measures a network that has no profile
     here, `require` refuses it.
+
+    `policy`, `policy_options`: what decides the next run. `ahead_us`: how long before a run's likely end the next one
+    may be posted, if nobody could join it; 0: only to an idle device. `correction`: how predictions follow the device;
+    a share of `miss_target` of all runs should take longer than predicted.
+
+    `journal`: a file for everything the core is told, to be played again with `delen simulate --journal`; empty: none.
+    It ends at `limits.journal_bytes_max`, or where it cannot be written, and the daemon goes on; the one before it is
+    kept as `<file>.before`.
     """
 
     dev: bool = False
@@ -94,6 +107,12 @@ class Config(_Section, frozen=True, kw_only=True):
     spin_us: int = 500
     profile: Literal["quick", "require"] = "quick"
     replay_profiles: tuple[str, ...] = ()
+    policy: str = "stage-edf"
+    policy_options: Mapping[str, Any] = {}
+    ahead_us: int = 1_000
+    correction: str = "conformal"
+    miss_target: float = 0.01
+    journal: str = ""
     limits: Limits = Limits()
 
 
@@ -108,7 +127,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mappin
         ConfigError: with file and key.
     """
     values: dict[str, Any] = _read(path) if path is not None else {}
-    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us"):
+    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal"):
         said = environ.get(f"DELEN_{name.upper()}")
         if said:
             values[name] = said
@@ -145,12 +164,17 @@ def config_fault(config: Config) -> str | None:
         if size >= SOCKET_PATH_BYTES_MAX:
             limit = SOCKET_PATH_BYTES_MAX - 1
             return f"tenant {name!r}: its socket path has {size} bytes, at most {limit} work; use a shorter runtime_dir"
+    fault = terms_fault({tenant.name: tenant for tenant in config.tenants})
+    if fault:
+        return fault
     if not config.networks:
         return "no networks; name at least one bundle"
     if config.threads < 1:
         return f"threads is {config.threads}; expected at least 1"
     if not 0 <= config.spin_us <= SPIN_US_MAX:
         return f"spin_us is {config.spin_us}; expected 0 to {SPIN_US_MAX}"
+    if not 0 <= config.ahead_us <= AHEAD_US_MAX:
+        return f"ahead_us is {config.ahead_us}; expected 0 to {AHEAD_US_MAX}"
     if config.watts is not None and not (math.isfinite(config.watts) and config.watts > 0):
         return f"watts is {config.watts}; expected a finite number above 0"
     for field in Limits.__struct_fields__:
@@ -159,6 +183,16 @@ def config_fault(config: Config) -> str | None:
             continue
         if not (math.isfinite(value) and value > 0):
             return f"limits.{field} is {value}; expected a finite number above 0"
+    return _scheduling_fault(config)
+
+
+def _scheduling_fault(config: Config) -> str | None:
+    """A policy, its options or a correction that do not exist."""
+    try:
+        make_policy(config.policy, config.policy_options)
+        correction(config.correction, miss_target=config.miss_target)
+    except (PolicyError, ValueError) as error:
+        return str(error)
     return None
 
 

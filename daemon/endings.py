@@ -10,14 +10,15 @@ from typing import Literal
 from ..clients.bounds import Metric
 from ..clients.wire import VERSION, Answer, Failure, Stop, TensorSpec
 from ..policies import conditions
-from ..policies.view import NEVER_US
+from ..policies.view import NEVER_US, Waiting
 from .records import Ended, Request
 
 
-def decide(request: Request, now_us: int) -> Stop | Literal["drop"] | None:
+def decide(request: Request, now_us: int, *, kept: bool, until_us: int) -> Stop | Literal["drop"] | None:
     """After an exit: why the request stops here, or None when it goes on.
 
-    `waiting.stage` is already one past the exit reached; `waiting.last_reached` is that exit.
+    `waiting.stage` is already one past the exit reached; `waiting.last_reached` is that exit. `kept`: its features are
+    still there, so that it can go on. `until_us`: when an answer that is held for a deeper one is given (`give_up_us`).
     """
     waiting, reached = request.waiting, request.waiting.last_reached
     latency_ms = request.asked.latency_ms
@@ -33,12 +34,21 @@ def decide(request: Request, now_us: int) -> Stop | Literal["drop"] | None:
         return "condition"
     if reached >= waiting.target:
         return request.plan.limit
-    if waiting.staged or not waiting.bounded:
-        return _out_of_time(request, now_us)
-    if reached >= waiting.mandatory:
-        # Optional depth was not affordable: the queue's mandatory work needed the time.
-        return "deadline"
+    if waiting.optional:
+        if now_us >= until_us:
+            return "deadline" if latency_ms is not None else "fairness"
+        # Not kept: depth was not worth the time just now.
+        return None if kept else "deadline"
     return _out_of_time(request, now_us)
+
+
+def give_up_us(waiting: Waiting, hold_us: int) -> int:
+    """When a request that has the answer it must have gets it: its next segment could not end in time any more."""
+    if waiting.deadline_us >= NEVER_US:
+        return waiting.arrival_us + hold_us
+    served = waiting.served
+    nearest = next(exit_index for exit_index in served.ladder if exit_index >= waiting.stage)
+    return waiting.deadline_us - served.time_us(waiting.stage, nearest, 1)
 
 
 def answer(request: Request, stop: Stop, now_us: int) -> Ended:

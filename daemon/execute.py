@@ -1,8 +1,8 @@
 """Carry out one run on an engine: segment by segment, heads where they can matter, rows leaving at exits.
 
 Role: the inner loop of the worker process. Holds features of requests that may go on later, by ticket; merges them into
-new batches when the front says so. At every exit it asks: whose head must run, who leaves, does somebody want me to
-yield, would the next segment end too late?
+new batches when the front says so. A run asked to yield before it begins goes back untouched. At every exit it asks:
+whose head must run, who leaves, does somebody want me to yield, would the next segment end too late?
 
 Does not: choose exits or batches (the front did), or talk to sockets; the clock is passed in.
 """
@@ -21,7 +21,7 @@ from ..exits.bundle import Bundle
 from ..exits.runner import EngineFault, Loaded, Logits
 from ..policies.view import Row, Run
 from .arena import Arena, Need
-from .records import ExitDone, RowDone, StepDone
+from .records import ExitDone, RowDone, RunReturned, StepDone
 
 
 @dataclass(eq=False)
@@ -54,14 +54,17 @@ class Executor:
         for ticket in tickets:
             self._kept.pop(ticket, None)
 
-    def run(self, run: Run) -> Iterator[ExitDone]:
-        """Yield what happened at each exit where a head ran; the last one says `finished`.
+    def run(self, run: Run) -> Iterator[ExitDone | RunReturned]:
+        """Yield what happened at each exit where a head ran; the last one says `finished`. Or that nothing ran.
 
         Raises:
             EngineFault: from the engine; KeyError: a network or features that were never here.
         """
+        if self.arena.yield_asked(run.id):
+            yield RunReturned(run.id)
+            return
         network = self.networks[run.network]
-        rows, features = list(run.rows), self._features(run, network)
+        rows, features = self._start(run, network)
         steps: list[StepDone] = []
         index = run.first
         while rows:
@@ -76,7 +79,8 @@ class Executor:
                 self.arena.logits(run.id, network.need, index)[: len(looked)] = logits
                 leaving = {i for i, outcome in zip(looked, done, strict=True) if outcome.left}
                 gated = {i for i, outcome in zip(looked, done, strict=True) if outcome.gated}
-                self._keep(rows, features, leaving - gated, index, early)
+                held = [i for i in sorted(leaving - gated) if rows[i].keep or (early and index < rows[i].stop)]
+                self._keep(network, features, held, rows)
                 staying = [i for i in range(len(rows)) if i not in leaving]
                 yield ExitDone(run.id, index, tuple(done), tuple(steps), b"", not staying)
                 steps = []
@@ -85,23 +89,26 @@ class Executor:
                 rows = [rows[i] for i in staying]
             index += 1
 
-    def _features(self, run: Run, network: Network) -> Any:
-        """The batch to start from: inputs in the arena, or what earlier runs kept, merged in row order."""
+    def _start(self, run: Run, network: Network) -> tuple[list[Row], Any]:
+        """The batch to start from, inputs in the arena or what earlier runs kept, and its rows in their order there.
+
+        Rows kept by one run stay together and in order: each batch is copied at most once, a whole one not at all.
+        """
         if run.first == 0:
             manifest = network.bundle.manifest
             inputs = self.arena.inputs(run.id, network.need, manifest.input.dtype, manifest.input.shape, len(run.rows))
-            return network.loaded.place(inputs)
-        parts: list[Any] = []
-        taken: list[tuple[Any, list[int]]] = []
+            return list(run.rows), network.loaded.place(inputs)
+        sources: dict[int, tuple[Any, list[tuple[int, Row]]]] = {}
         for row in run.rows:
             batch, position = self._kept.pop(row.ticket)
-            if taken and taken[-1][0] is batch:
-                taken[-1][1].append(position)
-            else:
-                taken.append((batch, [position]))
-        for batch, positions in taken:
-            parts.append(network.loaded.take(batch, positions))
-        return parts[0] if len(parts) == 1 else network.loaded.join(parts)
+            sources.setdefault(id(batch), (batch, []))[1].append((position, row))
+        rows: list[Row] = []
+        parts: list[Any] = []
+        for batch, found in sources.values():
+            found.sort(key=_position)
+            parts.append(network.loaded.take(batch, [position for position, _ in found]))
+            rows += [row for _, row in found]
+        return rows, parts[0] if len(parts) == 1 else network.loaded.join(parts)
 
     def _segment(self, network: Network, index: int, features: Any, count: int) -> tuple[Any, StepDone]:
         start_us = self.clock_us()
@@ -128,12 +135,19 @@ class Executor:
             return True
         return bool(run.stop_by_us) and self.clock_us() + run.segments_us[index + 1] > run.stop_by_us
 
-    def _keep(self, rows: Sequence[Row], features: Any, leaving: set[int], index: int, early: bool) -> None:
-        """Hold features of rows that leave this run, not through their gate, and may go on in another."""
-        for position in leaving:
-            row = rows[position]
-            if row.keep or (early and index < row.stop):
-                self._kept[row.ticket] = (features, position)
+    def _keep(self, network: Network, features: Any, held: Sequence[int], rows: Sequence[Row]) -> None:
+        """Hold features of rows that leave this run and may go on in another; a few of many in a batch of their own."""
+        if held and 2 * len(held) <= len(rows):
+            features = network.loaded.take(features, held)
+            places: Sequence[int] = range(len(held))
+        else:
+            places = held
+        for position, place in zip(held, places, strict=True):
+            self._kept[rows[position].ticket] = (features, place)
+
+
+def _position(found: tuple[int, Row]) -> int:
+    return found[0]
 
 
 def _outcomes(logits: Logits, temperature: float, rows: Sequence[Row], index: int, early: bool) -> list[RowDone]:

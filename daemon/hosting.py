@@ -7,6 +7,7 @@ Does not: load engines (the worker does).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,9 @@ from msgspec.structs import replace
 
 from ..clients.wire import NetworkInfo
 from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from ..policies import rates
+from ..policies.correction import Corrects
+from ..policies.correction_rivals import correction
 from ..policies.gates import GateTable
 from ..policies.view import Served
 from ..profiles.costs import Costs
@@ -24,6 +28,7 @@ from ..profiles.schema import Device, ExitQuality, Profile, ProfileError, read_p
 from ..profiles.store import find_profile, write_profile
 from .arena import Need
 from .config import Config, ConfigError
+from .journal_records import Samples
 from .supervisor import Hosted
 
 # The way to the worker and back, until it is measured: seen 90-150 us on two x86 cores.
@@ -102,6 +107,35 @@ def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
         HOP_US_FIRST,
         gmac=gmac if len(gmac) == len(bundle.manifest.exits) else None,
     )
+
+
+def follows(config: Config, profile: Profile) -> Corrects:
+    """How the core follows this network's times, as configured; the profile says how far they spread at first."""
+    segments = [row[0] for row in profile.segments]
+    spread = sum(cost.p95_us for cost in segments) / sum(cost.p50_us for cost in segments)
+    return correction(config.correction, miss_target=config.miss_target, p95_over_p50=max(1.0, spread))
+
+
+def samples(hosted: Mapping[str, Hosted], name: str) -> Samples | None:
+    """What a network's calibration file holds, for a journal."""
+    calibration = hosted[name].bundle.calibration()
+    return None if calibration is None else Samples.of(calibration.confidence, calibration.correct)
+
+
+def overcommitted(config: Config, networks: Mapping[str, Served]) -> str | None:
+    """A warning if what the configuration promises its tenants does not fit this device; None if it does."""
+    costs_us = {
+        tenant.name: max(
+            (
+                float(served.time_us(0, served.exit_last, 1))
+                for name, served in networks.items()
+                if tenant.networks is None or name in tenant.networks
+            ),
+            default=0.0,
+        )
+        for tenant in config.tenants
+    }
+    return rates.overcommitted({tenant.name: tenant for tenant in config.tenants}, costs_us)
 
 
 def _held_out(correct: npt.NDArray[np.bool_]) -> tuple[ExitQuality, ...]:

@@ -1,18 +1,33 @@
 """What each tenant was promised, charged and given, since the daemon started.
 
 Role: counters that the conservation law is checked on: accepted = answered + failed + pending. Energy that is not
-known stays unknown and is never added as 0.
+known stays unknown and is never added as 0. `Ledger` keeps them with each tenant's share and promise, which are told of
+every acceptance, run and end at one place. Does not: decide anything.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..clients.wire import Answer, EnergySource, TenantStats
+from ..clients.wire import Answer, EnergySource, Failure, TenantStats
+from ..policies.exits import Asked
+from ..policies.fairness import Share, Shares, Spread, spread
+from ..policies.rates import Promises, Terms, Typical
+from ..policies.view import Waiting
 
 KEPT_LATENCIES = 512
 WORST_FIRST: tuple[EnergySource, ...] = ("unknown", "modelled", "measured")
+
+
+@dataclass(slots=True)
+class Took:
+    """What one tenant had of a run: device time it was owed, time beyond that, and the energy of the latter."""
+
+    owed_us: float = 0.0
+    free_us: float = 0.0
+    free_mj: float | None = 0.0
 
 
 @dataclass
@@ -30,6 +45,8 @@ class Account:
     energy_sources: set[EnergySource] = field(default_factory=set)
     device_us: int = 0
     undeliverable: int = 0
+    beyond: int = 0
+    optional_us: float = 0.0
     latencies_us: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
     exits: dict[str, list[int]] = field(default_factory=dict)
 
@@ -76,7 +93,92 @@ class Account:
             latency_p50_us=_percentile(ordered, 50),
             latency_p99_us=_percentile(ordered, 99),
             exits={network: tuple(counts) for network, counts in self.exits.items()},
+            beyond=self.beyond,
+            optional_us=round(self.optional_us),
         )
+
+
+class Ledger:
+    """Every tenant's account, share and promise."""
+
+    def __init__(self, tenants: Mapping[str, Terms]) -> None:
+        """`tenants`: those the operator configured. If there are none, all share one part of the device."""
+        self.accounts: dict[str, Account] = {}
+        self.shares: dict[str, Share] = {}
+        self.promises = Promises(tenants)
+        self._tenants = tenants
+        self._common = Share("")
+        self._fair = Shares()
+
+    def account(self, tenant: str) -> Account:
+        account = self.accounts.get(tenant)
+        if account is None:
+            account = self.accounts[tenant] = Account(tenant)
+        return account
+
+    def share(self, tenant: str) -> Share:
+        share = self.shares.get(tenant)
+        if share is None:
+            terms = self._tenants.get(tenant)
+            share = Share(tenant, 1.0 if terms is None else terms.weight) if self._tenants else self._common
+            self.shares[tenant] = share
+        return share
+
+    def spread(self) -> Spread | None:
+        """How evenly the configured tenants fared beyond what they were owed; None if there are none."""
+        return spread(self.share(tenant) for tenant in self._tenants) if self._tenants else None
+
+    def accept(self, now_us: int, tenant: str, wanted: Asked, waiting: Waiting) -> None:
+        """A request came in."""
+        account = self.account(tenant)
+        account.accepted += 1
+        account.beyond += waiting.spare
+        self._fair.enter(waiting.share)
+        promise = self.promises.of(tenant)
+        if promise is not None:
+            promised = waiting.bounded and not waiting.spare
+            typical = None
+            if promised and wanted.latency_ms is not None:
+                usable_us = waiting.served.guard.usable_us(wanted.latency_ms)
+                typical = Typical(waiting.served, waiting.mandatory, usable_us)
+            promise.accept(now_us, waiting.owed_us, promised=promised, typical=typical)
+
+    def refuse(self, tenant: str, *, missed: bool) -> None:
+        """A request was refused. `missed`: within what its tenant is promised."""
+        self.account(tenant).refused += 1
+        promise = self.promises.of(tenant)
+        if missed and promise is not None and promise.firm is not None:
+            promise.firm.note(met=False)
+
+    def book(self, now_us: int, tenant: str, took: Took) -> None:
+        """Device time of a run, beside what `Account.book_run` was told."""
+        if took.free_us:
+            self.account(tenant).optional_us += took.free_us
+            self._fair.charge(self.share(tenant), took.free_us, took.free_mj)
+        promise = self.promises.of(tenant)
+        if promise is not None:
+            promise.book(now_us, took.owed_us, took.free_us)
+
+    def end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
+        """A request has ended."""
+        account, costs = self.account(tenant), waiting.served.costs
+        self._fair.leave(waiting.share)
+        promised = waiting.bounded and not waiting.spare
+        if isinstance(reply, Failure):
+            account.failed += 1
+        else:
+            account.book_answer(reply, len(costs.accuracy))
+            owed = costs.accuracy[waiting.mandatory] if promised else 0.0
+            waiting.share.gained += max(0.0, costs.accuracy[reply.exit] - owed)
+        promise = self.promises.of(tenant)
+        if promise is not None:
+            promise.end(waiting.owed_us, promised=promised)
+            if promise.firm is not None and promised and not _taken_back(reply):
+                promise.firm.note(met=isinstance(reply, Answer) and not reply.broken)
+
+
+def _taken_back(reply: Answer | Failure) -> bool:
+    return isinstance(reply, Failure) and reply.code == "cancelled"
 
 
 def _percentile(ordered: list[int], percent: int) -> int:

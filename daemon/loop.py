@@ -1,8 +1,8 @@
 """delend's one loop: the only driver of the core with real sockets and a real clock.
 
 Role: one thread, one poller. Every turn reads the clock once, drains what has arrived, lets the core decide, acts.
-Flow of a turn: worker -> `Server.advance`, next run; endpoints -> `Desk.handle`; due times -> `Server.expire`; then the
-next run is posted, if the device is free. Replies leave as soon as they are known.
+Flow of a turn: worker -> `Server.advance`, next run, replies; endpoints -> `Desk.handle`; due times -> `Server.expire`;
+then the next run is posted, if the device is free or about to be.
 
 Does not: decide anything (the core does), or import an engine.
 """
@@ -26,9 +26,10 @@ from ..profiles.store import state_directory
 from . import hosting
 from .config import Config
 from .desk import Desk, Outgoing, WorkerState
+from .journal import Journal
 from .pipe import PipeClosed, ToFront
-from .records import Effect, ExitDone, Forget, Restart, RunFailed, Yield
-from .server import Server
+from .recorded import core, setup_of
+from .records import Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Yield
 from .sockets import Endpoints, RuntimeLock
 from .supervisor import Supervisor, WorkerFailed
 
@@ -72,11 +73,19 @@ class Loop:
         self._note = note
         self._hosted = hosting.host(config, state)
         self._supervisor = Supervisor(config, self._hosted)
-        self._server = Server(config.limits)
+        self._journal = (
+            Journal(Path(config.journal), bytes_max=config.limits.journal_bytes_max, note=note)
+            if config.journal
+            else None
+        )
+        samples = partial(hosting.samples, self._hosted)
+        wall = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self._server = core(setup_of(config), self._journal, samples, now_us=_clock_us(), wall=wall)
         self._desk = Desk(self._server, config.tenants, config.limits, os.urandom(8).hex())
         self._endpoints: Endpoints | None = None
         self._poller = zmq.Poller()
         self._worker_fd: int | None = None
+        self._seen_through: int | None = None
         self.stopping = False
         self._signals, self._wake = socket.socketpair()
 
@@ -118,6 +127,8 @@ class Loop:
 
     def close(self) -> None:
         self._supervisor.stop()
+        if self._journal is not None:
+            self._journal.close()
         if self._endpoints is not None:
             self._endpoints.close()
         signal.set_wakeup_fd(-1)
@@ -134,7 +145,6 @@ class Loop:
         # The device first: while tenants' messages are read, it should have something to do.
         if self._supervisor.fileno() in ready:
             self._drain_worker(now_us)
-            self._post(now_us)
         for tenant, router in self._endpoints.sockets().items():
             if router in ready:
                 self._receive(now_us, tenant)
@@ -143,6 +153,7 @@ class Loop:
             self._lost(now_us, "it took too long to start")
         self._watch_worker()
         self._post(now_us)
+        self._see_through()
         self._collect(idle=not ready)
 
     # ---- parts of a turn
@@ -157,7 +168,7 @@ class Loop:
     def _drain_worker(self, now_us: int) -> None:
         try:
             while (message := self._supervisor.receive()) is not None:
-                if isinstance(message, ExitDone | RunFailed):
+                if isinstance(message, ExitDone | RunFailed | RunReturned):
                     self._advance(now_us, message)
                 else:
                     self._arrange(message, now_us)
@@ -166,13 +177,16 @@ class Loop:
         except WorkerFailed as error:
             self._lost(now_us, str(error))
 
-    def _advance(self, now_us: int, done: ExitDone | RunFailed) -> None:
+    def _advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> None:
         network = self._server.running(done.run)
         if network is None:
             return
         if isinstance(done, ExitDone):
             done = self._supervisor.with_logits(done, network)
-        self._act(now_us, self._server.advance(now_us, done))
+        effects = self._server.advance(now_us, done)
+        # First something to do for the device, then the answers.
+        self._post(now_us)
+        self._act(now_us, effects)
 
     def _act(self, now_us: int, effects: Sequence[Effect]) -> None:
         if not effects:
@@ -205,16 +219,20 @@ class Loop:
         except PipeClosed:
             self._lost(now_us, "it ended")
             return
-        if run.predicted_us <= self._config.spin_us:
-            self._see_through(now_us + 2 * self._config.spin_us)
+        self._seen_through = run.id if run.predicted_us <= self._config.spin_us else None
 
-    def _see_through(self, until_us: int) -> None:
+    def _see_through(self) -> None:
         """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.
 
-        One run only, and never beyond `until_us`, so that nobody else waits longer than for a turn.
+        One run only, and no longer than twice `spin_us`, so that nobody else waits longer than for a turn.
         """
-        while (now_us := _clock_us()) < until_us and self._server.busy:
+        run_id, self._seen_through = self._seen_through, None
+        if run_id is None:
+            return
+        until_us = _clock_us() + 2 * self._config.spin_us
+        while (now_us := _clock_us()) < until_us and self._server.running(run_id) is not None:
             self._drain_worker(now_us)
+            self._post(now_us)
 
     def _lost(self, now_us: int, reason: str) -> None:
         """The worker is gone: start another, and let the core sort out what it was running."""
@@ -234,12 +252,15 @@ class Loop:
             profile = self._supervisor.profiles[name]
             bundle = self._hosted[name].bundle
             view = hosting.served(bundle, profile, self._config.limits.batch_max)
+            view.correction = hosting.follows(self._config, profile)
             self._server.networks[name] = view
             self._desk.networks[name] = hosting.info(bundle, profile, view)
             if profile.quick:
                 failed = hosting.keep(profile, self._state)
                 notes += [failed] if failed else []
         if all_ready:
+            promised = hosting.overcommitted(self._config, self._server.networks)
+            notes += [promised] if promised else []
             self._server.worker_ready(now_us)
             self._desk.worker = WorkerState("ready", self._supervisor.restarts)
         for text in notes:
@@ -253,17 +274,20 @@ class Loop:
             gc.collect()
 
     def _timeout_ms(self) -> int:
-        """How long nothing is due, in whole milliseconds, rounded up; at most a second."""
-        if self._server.can_run:
-            # A run seen through to its end: no message will come of it, so nobody else would wake us for the next.
+        """How long nothing is due, in whole milliseconds; at most a second."""
+        if self._seen_through is not None:
+            # Posted while another was seen through, and as short: tenants have been waited for long enough.
             return 0
+        now_us = _clock_us()
         due_us = self._server.wake_at()
         worker_us = self._supervisor.wake_at()
         if worker_us is not None:
             due_us = min(due_us, worker_us)
         if due_us >= NEVER_US:
             return 1000
-        return max(0, min(1000, -(-(due_us - _clock_us()) // 1000)))
+        # A policy that holds the device for a fuller batch has said when at the latest; anything else may wait.
+        late_us = 0 if self._server.can_run(now_us) else 999
+        return max(0, min(1000, (due_us - now_us + late_us) // 1000))
 
     def _watch_worker(self) -> None:
         fd = self._supervisor.fileno()

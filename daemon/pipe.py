@@ -16,7 +16,7 @@ import msgspec
 from ..policies.view import Run
 from ..profiles.schema import Device
 from .arena import Need
-from .records import ExitDone, RunFailed
+from .records import ExitDone, RunFailed, RunReturned
 
 # A packet holds one message; a profile is the largest at about 20 KB.
 PACKET_BYTES_MAX = 160 * 1024
@@ -54,7 +54,7 @@ class Measure(_Message, frozen=True, tag="measure"):
 
 
 class Post(_Message, frozen=True, tag="post"):
-    """Run this; its inputs lie in the arena."""
+    """Run this, after what was posted before it; its inputs lie in the arena."""
 
     run: Run
 
@@ -96,7 +96,7 @@ class Failed(_Message, frozen=True, tag="failed"):
 
 
 ToWorker: TypeAlias = Attach | Load | Measure | Post | Drop
-ToFront: TypeAlias = Up | Loaded | Measured | Failed | ExitDone | RunFailed
+ToFront: TypeAlias = Up | Loaded | Measured | Failed | ExitDone | RunFailed | RunReturned
 
 # Room for the one descriptor that may travel beside a message.
 _FD_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)

@@ -11,7 +11,7 @@ import msgspec
 
 from ..clients.wire import Answer, Failure, Infer
 from ..policies.exits import Asked, ExitPlan
-from ..policies.view import Row, Run, Waiting
+from ..policies.view import Row, Run, Served, Waiting
 
 Payload = bytes | memoryview
 
@@ -57,6 +57,12 @@ class RunFailed(msgspec.Struct, frozen=True, array_like=True, tag="run_failed"):
     message: str
 
 
+class RunReturned(msgspec.Struct, frozen=True, array_like=True, tag="run_returned"):
+    """A run that was asked to yield before it began: nothing of it ran."""
+
+    run: int
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """An accepted request that has not ended: what was asked, where it stands, what it has been charged."""
@@ -78,13 +84,17 @@ class Request:
     gated: bool = False
     retries: int = 0
     late: bool = False
+    dropped: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Flight:
     """A run the device has: rows still in it, whose they are, and what it took so far against the profile.
 
-    `ends_us`: when it should be over. `blocks_us`: how long it goes on, at most, after it is asked to yield.
+    `ends_us`: when it should be over, nearly always; `likely_us`: when the engine is likely to be done; `must_us`: when
+    the part of it that deadlines need should be.
+    `overdue_us`: when it has taken far too long. `ask_us`: the earliest time to ask, so that it still does what it
+    must; `yield_at_us`: when it will be asked. `looked_ahead`: what could run behind it has been looked at.
     """
 
     run: Run
@@ -92,12 +102,19 @@ class Flight:
     owners: dict[int, str]
     posted_us: int
     ends_us: int
-    blocks_us: int
+    likely_us: int
+    must_us: int
+    ask_us: int
+    served: Served
     bounded: bool
     timed: bool
+    due_us: int
+    overdue_us: int
     observed_us: int = 0
     profiled_us: float = 0.0
     yielding: bool = False
+    yield_at_us: int | None = None
+    looked_ahead: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -110,7 +127,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Yield(msgspec.Struct, frozen=True):
-    """Effect: ask the running run to stop at its next exit."""
+    """Effect: ask this run to stop at its next exit, or not to begin."""
 
     run: int
 

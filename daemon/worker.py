@@ -2,7 +2,8 @@
 
 Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair.
 Loads and warms up networks, takes quick profiles, carries out runs. Nothing that matters lives only here.
-Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed.
+Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed |
+RunReturned. A second Post waits in the pipe while the first runs.
 
 Does not: know tenants, bounds or requests; open sockets or files of its own beside the bundles it is told to load.
 """

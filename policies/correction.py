@@ -1,38 +1,82 @@
 """How much slower than its profile a network runs just now, and how far single runs stray from that.
 
 Role: one filter per network, fed with every run; its `factor` turns a profiled median into a time that is kept in all
-but `MISS_TARGET` of runs. Source: ALERT (ATC'20) for the Kalman filter on the slowdown, with gentler constants because
-segments are deterministic; adaptive conformal inference (Gibbs, Candès 2021) for the margin.
+but `miss_target` of runs. Flow of `observe`: was the prediction kept; follow the slowdown (Kalman); remember the error;
+watch for a step (CUSUM); set the margin (adaptive conformal quantile). Does not: read a clock, or know what ran.
+Sources: ALERT (ATC'20) for a Kalman filter on the slowdown; adaptive conformal inference (Gibbs, Candès 2021) for the
+margin; Page (1954) for the CUSUM. What differs, and every constant, is measured by `daemon/correction_bench.py`.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
+from statistics import median
+from typing import Protocol
 
 MISS_TARGET = 0.01
-KEPT = 200
-# Process noise floor, measurement noise and smoothing of the filter: ALERT's 0.1 and 0.001 give a gain near 0.99,
-# which follows every stray run; these settle near 0.13 and rise when errors are all of one sign.
-NOISE_FLOOR, NOISE_RUN, NOISE_MEMORY = 1e-4, 5e-3, 0.3
-# How fast the quantile follows misses: a step of 1 % of its range per miss.
-STEP = 0.01
+# Errors kept, in units of 1/miss_target: two are the least from which the quantile can be read; with eight, margins are
+# half as wide under rare stalls, and noise that itself has changed is still forgotten after 800 runs.
+WINDOW, KEPT_MIN, KEPT_MAX = 8, 200, 8000
+# How far alpha moves per run; misses among n runs are within (miss_target + STEP) / (STEP * n) of their target. Faster,
+# at 0.01, one miss throws alpha to zero, and the margin swings between two extremes.
+STEP = 0.001
+# No windup: after a day of quiet, alpha must not need a hundred misses to come down. In units of miss_target.
+ALPHA_MAX = 1.5
+# Where alpha asks for a quantile beyond the largest error: that error and a tenth, and a tenth more per further miss.
+BEYOND = 1.1
 # Before enough runs are seen: profiles are taken on a quiet machine, serving shares it.
-MARGIN_FIRST, MARGIN_MIN = 0.3, 0.02
-# One run of a preempted process says little about the next: cap what a single observation may teach.
-RATIO_MAX = 4.0
+SEEN_MIN, MARGIN_FIRST, MARGIN_MIN, SPREAD_FIRST = 20, 0.3, 0.02, 0.1
+# A timer and a bus are never more exact than this.
+SPREAD_MIN = 0.01
+# Variance per run by which the slowdown drifts, and how fast that is learnt. The measurement noise is what is seen;
+# ALERT's constants 0.1 and 0.001 give a gain near 0.99, which follows every stray run.
+DRIFT_MIN, DRIFT_MEMORY = 1e-4, 0.9
+# The share of errors within one spread of the middle, on either side: one sigma of a normal distribution.
+SPREAD_SHARE = 0.84
+# A step: one-sided errors beyond one spread, each counted as at most four, that add up to more than five. So no single
+# run however long is a step, two far ones are.
+SCORE_MAX, ALLOWANCE, ALARM = 4.0, 1.0, 5.0
+# After a miss the next runs may be as slow: a step shows before it is certain, and stalls come in clusters.
+HOLD_RUNS, HOLD_OVER = 3, 1.1
+# One run says little about the next: what a single one may teach, as a multiple of what was believed.
+JUMP_MAX = 4.0
+
+
+class Corrects(Protocol):
+    """What a network's times are multiplied with: the mean slowdown `mu`, and above it a relative `margin`."""
+
+    mu: float
+    margin: float
+
+    @property
+    def factor(self) -> float:
+        """`mu * (1 + margin)`: multiplies a profiled median into a time that nearly every run keeps."""
+
+    def observe(self, predicted_us: float, observed_us: float) -> None:
+        """Learn from one run: `predicted_us` is the profile's median for exactly what ran."""
 
 
 class Correction:
-    """Slowdown `mu` against the profile, and the relative `margin` above it."""
+    """Slowdown and margin whose long-run share of misses is `miss_target`, whatever the noise.
 
-    def __init__(self) -> None:
-        self.mu = 1.0
-        self._variance, self._gain, self._noise, self._innovation = 0.1, 0.5, NOISE_FLOOR, 0.0
-        self._errors: deque[float] = deque(maxlen=KEPT)
+    Cost: 3 us per run, see `daemon/correction_bench.py`.
+    """
+
+    def __init__(self, miss_target: float = MISS_TARGET) -> None:
+        """Nothing seen yet. `miss_target`: the share of runs that may take longer than predicted, above 0, below 1."""
+        self.mu, self.margin = 1.0, MARGIN_FIRST
+        self._target = self._alpha = miss_target
+        self._kept = min(KEPT_MAX, max(KEPT_MIN, round(WINDOW / miss_target)))
+        # The filter: variance of mu, its drift per run, and the last gain and error. All relative to mu.
+        self._variance, self._drift, self._gain, self._error = 0.1, DRIFT_MIN, 0.5, 0.0
+        # (observed over profiled, relative error) of the last runs, and the errors in order.
+        self._runs: deque[tuple[float, float]] = deque()
         self._sorted: list[float] = []
-        self._alpha = MISS_TARGET
-        self.margin = MARGIN_FIRST
+        # Evidence that runs have become slower or faster, and since how many runs there is any.
+        self._slower, self._slower_runs, self._faster, self._faster_runs = 0.0, 0, 0.0, 0
+        # The quantile alone, and the ratio that is expected for some runs after a miss.
+        self._wide, self._hold_ratio, self._hold_runs = MARGIN_FIRST, 0.0, 0
 
     @property
     def factor(self) -> float:
@@ -40,37 +84,98 @@ class Correction:
         return self.mu * (1 + self.margin)
 
     def observe(self, predicted_us: float, observed_us: float) -> None:
-        """Learn from one run: `predicted_us` is the profile's median for exactly what ran."""
-        if predicted_us <= 0:
+        """Learn from one run: `predicted_us` is the profile's median for exactly what ran; without one nothing is."""
+        if predicted_us <= 0 or observed_us <= 0:
             return
-        ratio = min(observed_us / predicted_us, RATIO_MAX)
+        ratio = max(self.mu / JUMP_MAX, min(JUMP_MAX * self.mu, observed_us / predicted_us))
         error = ratio / self.mu - 1
         missed = error > self.margin
-        self._alpha = min(1.0, max(0.0, self._alpha + STEP * (MISS_TARGET - missed)))
-        self._filter(ratio)
-        self._remember(error)
-        self.margin = self._quantile(missed)
+        alpha = self._alpha + STEP * (self._target - missed)
+        self._alpha = min(ALPHA_MAX * self._target, max(0.0, alpha))
+        below, above = self._spreads()
+        self._follow(error, below, above)
+        self._remember(ratio, error)
+        self._watch(error / (above if error > 0 else below))
+        self._widen(missed, ratio)
 
-    def _filter(self, ratio: float) -> None:
-        innovation = ratio - self.mu
-        last = self._gain * self._innovation
-        self._noise = max(NOISE_FLOOR, NOISE_MEMORY * self._noise + (1 - NOISE_MEMORY) * last * last)
-        prior = (1 - self._gain) * self._variance + self._noise
-        self._gain = prior / (prior + NOISE_RUN)
-        self._variance, self._innovation = prior, innovation
-        self.mu += self._gain * innovation
+    def _spreads(self) -> tuple[float, float]:
+        """One sigma below and above, read off the errors' quantiles: stalls do not move them."""
+        count = len(self._sorted)
+        if count < SEEN_MIN:
+            return SPREAD_FIRST, SPREAD_FIRST
+        high = int(SPREAD_SHARE * count)
+        return max(SPREAD_MIN, -self._sorted[count - 1 - high]), max(SPREAD_MIN, self._sorted[high])
 
-    def _remember(self, error: float) -> None:
-        if len(self._errors) == KEPT:
-            self._sorted.remove(self._errors[0])
-        self._errors.append(error)
+    def _follow(self, error: float, below: float, above: float) -> None:
+        """Kalman filter on the slowdown. Errors of one sign in a row mean that it lags: the drift is learnt from those.
+
+        Differs from ALERT, where any large error raises the drift: there heavy tails make the mean jump about.
+        """
+        error = max(-SCORE_MAX * below, min(SCORE_MAX * above, error))
+        lag = self._gain * error * self._error
+        self._drift = max(DRIFT_MIN, DRIFT_MEMORY * self._drift + (1 - DRIFT_MEMORY) * lag)
+        prior = self._variance + self._drift
+        gain = prior / (prior + (0.5 * (below + above)) ** 2)
+        self._variance, self._gain, self._error = (1 - gain) * prior, gain, error
+        self.mu *= 1 + gain * error
+
+    def _remember(self, ratio: float, error: float) -> None:
+        if len(self._runs) == self._kept:
+            del self._sorted[bisect_left(self._sorted, self._runs.popleft()[1])]
+        self._runs.append((ratio, error))
         insort(self._sorted, error)
+
+    def _watch(self, score: float) -> None:
+        """Two-sided CUSUM on `score`, the error in spreads; and once, at SEEN_MIN runs, a level without the profile."""
+        score = max(-SCORE_MAX, min(SCORE_MAX, score))
+        slower, faster = self._slower + score - ALLOWANCE, self._faster - score - ALLOWANCE
+        self._slower, self._slower_runs = (slower, self._slower_runs + 1) if slower > 0 else (0.0, 0)
+        self._faster, self._faster_runs = (faster, self._faster_runs + 1) if faster > 0 else (0.0, 0)
+        if len(self._runs) == SEEN_MIN:
+            self._restart(SEEN_MIN)
+        elif slower > ALARM:
+            self._restart(self._slower_runs)
+        elif faster > ALARM:
+            self._restart(self._faster_runs)
+
+    def _restart(self, count: int) -> None:
+        """The last `count` runs are a new level: the slowdown is theirs, and so are their errors.
+
+        The first of them keeps its error: no filter foresees a step, and how often that happens belongs in the margin.
+        Not so for the first runs of all: a profile taken in another power mode is wrong once, and for good.
+        """
+        started = len(self._runs) > SEEN_MIN
+        count = min(count, len(self._runs))
+        new = [self._runs.pop() for _ in range(count)]
+        for _, error in new:
+            del self._sorted[bisect_left(self._sorted, error)]
+        self.mu = median(ratio for ratio, _ in new)
+        if started:
+            self._remember(*new.pop())
+        for ratio, _ in reversed(new):
+            self._remember(ratio, ratio / self.mu - 1)
+        below, above = self._spreads()
+        self._variance, self._drift, self._error = (0.5 * (below + above)) ** 2 / count, DRIFT_MIN, 0.0
+        self._slower, self._slower_runs, self._faster, self._faster_runs = 0.0, 0, 0.0, 0
+
+    def _widen(self, missed: bool, ratio: float) -> None:
+        """The margin: the conformal quantile, and for HOLD_RUNS after a miss what that run would have needed."""
+        self._wide = self.margin = self._quantile(missed)
+        if missed:
+            self._hold_ratio = max(self._hold_ratio, HOLD_OVER * ratio)
+            self._hold_runs = HOLD_RUNS
+        elif self._hold_runs:
+            self._hold_runs -= 1
+        if self._hold_runs:
+            self.margin = max(self.margin, self._hold_ratio / self.mu - 1)
+        else:
+            self._hold_ratio = 0.0
 
     def _quantile(self, missed: bool) -> float:
         count = len(self._sorted)
-        if count < 20:
-            return MARGIN_FIRST
+        if count < SEEN_MIN:
+            return max(MARGIN_FIRST, BEYOND * self._sorted[-1])
         if self._alpha < 1 / (count + 1):
-            grown = self.margin * 1.1 if missed else 0.0
-            return max(1.1 * self._sorted[-1], grown, MARGIN_MIN)
+            grown = BEYOND * self._wide if missed else 0.0
+            return max(BEYOND * self._sorted[-1], grown, MARGIN_MIN)
         return max(self._sorted[min(count - 1, int((1 - self._alpha) * count))], MARGIN_MIN)

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from ..clients.bounds import Bounds, ConditionSet, Objective, OnMiss
+from ..clients.bounds import Bounds, Condition, ConditionSet, Objective, OnMiss
 from ..clients.wire import Certificate, Offer, Stop
 from .gates import GatePlan
-from .view import Served
+from .view import Served, rounded_up
+
+# Tenants may vary their bounds as they like; what is remembered of that is bounded.
+PLANS_MAX = 1024
 
 
 class Asked(NamedTuple):
@@ -80,7 +83,21 @@ def plan(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     Source: DESIGN.md 6, first policy.
     """
     if wanted.conditions is not None:
-        return _plan_conditions(wanted.conditions, served)
+        return _plan_conditions(wanted.conditions, wanted.accuracy, served)
+    takes_us = served.time_us(0, served.exit_last, 1)
+    if wanted.latency_ms is not None and takes_us > served.guard.usable_us(wanted.latency_ms):
+        return _plan_bounds(wanted, served)
+    # Where time limits nothing, the same bounds always give the same plan.
+    key = (wanted.accuracy, wanted.energy_mj, wanted.objective)
+    known = served.plans.get(key)
+    if known is None:
+        if len(served.plans) >= PLANS_MAX:
+            served.plans.clear()
+        known = served.plans[key] = _plan_bounds(wanted, served)
+    return known
+
+
+def _plan_bounds(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     fits = _affordable(wanted, served)
     if isinstance(fits, Misfit):
         return fits
@@ -110,7 +127,7 @@ def _affordable(wanted: Asked, served: Served) -> tuple[int, ...] | Misfit:
     least = min(known.values())
     return Misfit(
         f"energy_mj {wanted.energy_mj:g}: the cheapest exit of {served.name} takes {least:.3g} mJ here",
-        Offer(energy_mj=_rounded_up(least)),
+        Offer(energy_mj=rounded_up(least)),
     )
 
 
@@ -118,11 +135,11 @@ def _in_time(wanted: Asked, served: Served, fits: tuple[int, ...]) -> tuple[int,
     """The exits that answer in time when nothing else runs."""
     if wanted.latency_ms is None:
         return fits
-    limit_us = usable_us(wanted.latency_ms)
+    limit_us = served.guard.usable_us(wanted.latency_ms)
     in_time = tuple(exit_index for exit_index in fits if served.time_us(0, exit_index, 1) <= limit_us)
     if in_time:
         return in_time
-    least_ms = latency_ms_for(served.time_us(0, fits[0], 1))
+    least_ms = served.guard.latency_ms_for(served.time_us(0, fits[0], 1))
     return Misfit(
         f"latency_ms {wanted.latency_ms:g}: the first exit of {served.name} takes {least_ms:g} ms here",
         Offer(latency_ms=least_ms),
@@ -161,11 +178,36 @@ def _gate_affordable(wanted: Asked, served: Served) -> bool:
     return last_mj + sum(heads_mj[exit_index][1] for exit_index in served.ladder[:-1]) <= wanted.energy_mj
 
 
-def _plan_conditions(conditions: tuple[ConditionSet | None, ...], served: Served) -> ExitPlan | Misfit:
+def as_conditions(wanted: Asked, served: Served) -> Asked:
+    """Bounds as Dělen tests them after every exit: stop once a limit has been passed, or the accuracy is reached.
+
+    Requests without bounds, or with conditions of their own, stay as they are.
+    """
+    if wanted.conditions is not None or not wanted.bounded:
+        return wanted
+    tests: list[Condition] = []
+    if wanted.latency_ms is not None:
+        tests.append(Condition("response_time", "greater", wanted.latency_ms / 1000))
+    if wanted.energy_mj is not None:
+        tests.append(Condition("energy", "greater", wanted.energy_mj))
+    if wanted.accuracy is not None:
+        tests.append(Condition("accuracy", "greater_eq", wanted.accuracy))
+    return wanted._replace(conditions=(ConditionSet(any_of=tuple(tests)),) * len(served.costs.accuracy))
+
+
+def _plan_conditions(
+    conditions: tuple[ConditionSet | None, ...], accuracy: float | None, served: Served
+) -> ExitPlan | Misfit:
     count = len(served.costs.accuracy)
     if len(conditions) != count:
         return Misfit(f"conditions for {len(conditions)} exits; {served.name} has {count}", Offer())
-    return ExitPlan(served.ladder[0], served.exit_last, None, "last_exit", "none")
+    # Conditions and an accuracy bound together only where the bound was made into a condition.
+    least = 0.0 if accuracy is None else accuracy
+    mandatory = next((exit_index for exit_index in served.ladder if served.costs.accuracy[exit_index] >= least), None)
+    if mandatory is None:
+        best = served.costs.accuracy[served.exit_last]
+        return Misfit(f"accuracy {least:g}: the best exit of {served.name} has {best:.4f}", Offer(accuracy=best))
+    return ExitPlan(mandatory, served.exit_last, None, "last_exit", "none")
 
 
 def _mean_us(served: Served, gate: GatePlan) -> float:
@@ -176,23 +218,3 @@ def _mean_us(served: Served, gate: GatePlan) -> float:
         total += gate.shares[exit_index] * (trunk + heads)
         heads += served.costs.head_us[exit_index][1]
     return total
-
-
-# The guard: what the way back to the tenant and a busy processor may take beside the run, taken off every latency
-# bound. Half a millisecond covers reply and wake-up on a busy two-core machine; a tenth, jitter that grows with it.
-GUARD_US, GUARD_SHARE = 500, 0.10
-
-
-def usable_us(latency_ms: float) -> int:
-    """What of a latency bound may be spent on waiting and running."""
-    return int(latency_ms * 1000 * (1 - GUARD_SHARE)) - GUARD_US
-
-
-def latency_ms_for(usable: int) -> float:
-    """The smallest bound, rounded up to 0.01 ms, whose usable part is at least `usable`."""
-    return _rounded_up((usable + GUARD_US + 1) / (1 - GUARD_SHARE) / 1000)
-
-
-def _rounded_up(value: float) -> float:
-    """Up to the next multiple of 0.01, and never just below what was asked for."""
-    return float(-(-value * 100 // 1) + 1) / 100

@@ -40,7 +40,7 @@ class GateTable:
         self, confidence: npt.NDArray[np.float32], correct: npt.NDArray[np.bool_], ladder: Sequence[int]
     ) -> None:
         """`confidence`, `correct`: shape (n, exits). `ladder`: the exits that may be chosen, shallow to deep."""
-        count, exit_count = confidence.shape
+        exit_count = confidence.shape[1]
         early = confidence[:, list(ladder[:-1])]
         quantiles = np.linspace(0, 1, THRESHOLD_COUNT)
         thresholds = np.unique(np.quantile(early, quantiles)) if early.size else np.zeros(1)
@@ -48,11 +48,26 @@ class GateTable:
             _plan(float(threshold), early > threshold, correct[:, list(ladder)], ladder, exit_count)
             for threshold in thresholds
         ]
-        margins = [STANDARD_ERRORS * float(np.sqrt(p.accuracy * (1 - p.accuracy) / count)) for p in plans]
+        self._take(plans)
+
+    @classmethod
+    def of_plans(cls, plans: Sequence[GatePlan]) -> GateTable:
+        """The same table again from the `plans` of another, as a journal keeps them."""
+        table = cls.__new__(cls)
+        table._take(plans)
+        return table
+
+    @property
+    def plans(self) -> Sequence[GatePlan]:
+        """What every threshold delivered, from loose to strict."""
+        return self._plans
+
+    def _take(self, plans: Sequence[GatePlan]) -> None:
+        margins = [STANDARD_ERRORS * float(np.sqrt(p.accuracy * (1 - p.accuracy) / p.n)) for p in plans]
         promised = [plan.accuracy - margin for plan, margin in zip(plans, margins, strict=True)]
         # A looser threshold may look better by luck: what it promises is capped by every stricter one's promise.
-        self._promised = np.minimum.accumulate(promised[::-1])[::-1].tolist()
-        self._plans = plans
+        self._promised: list[float] = np.minimum.accumulate(promised[::-1])[::-1].tolist()
+        self._plans = list(plans)
 
     @property
     def best_accuracy(self) -> float:

@@ -1,25 +1,60 @@
 """What policies look at and what they decide: networks as served, waiting requests, and the next run.
 
 Role: the vocabulary of this room. `Served` never changes after load; `Waiting` belongs to the core and is read-only
-here; `Run` is the one thing a policy returns. Times are int microseconds on the core's clock.
+here; `Choice` is what a policy returns. Times are int microseconds on the core's clock. The queue: `pools.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..clients.bounds import Objective
 from ..profiles.costs import Costs
-from .correction import Correction
+from .correction import Correction, Corrects
+from .fairness import Share
 from .gates import GateTable
 
 NEVER_US = 2**62
 # A batch is large enough when one more row would save less than this share of the cost per row.
-BATCH_SAVING_MIN = 0.10
+BATCH_SAVING_MIN = 0.03
+
+
+class Guard(NamedTuple):
+    """What the way back to the tenant and a busy processor may take beside the run, taken off every latency bound.
+
+    Half a millisecond covers reply and wake-up on a busy two-core machine; a tenth, jitter that grows with the bound.
+    """
+
+    fixed_us: int = 500
+    share: float = 0.10
+
+    def usable_us(self, latency_ms: float) -> int:
+        """What of a latency bound may be spent on waiting and running."""
+        return int(latency_ms * 1000 * (1 - self.share)) - self.fixed_us
+
+    def latency_ms_for(self, usable_us: int) -> float:
+        """The smallest bound, rounded up to 0.01 ms, whose usable part is at least `usable_us`."""
+        return rounded_up((usable_us + self.fixed_us + 1) / (1 - self.share) / 1000)
+
+
+GUARD = Guard()
+
+
+def rounded_up(value: float) -> float:
+    """Up to the next multiple of 0.01, and never just below what was asked for."""
+    return float(-(-value * 100 // 1) + 1) / 100
+
+
+class Step(NamedTuple):
+    """From one stage to an exit: what the answer gains in accuracy, and the profiled time of the way, us."""
+
+    stop: int
+    gain: float
+    path_us: float
 
 
 @dataclass
@@ -28,6 +63,8 @@ class Served:
 
     `hop_us`: what a run costs beside the engine's own time (to the worker and back), so that small runs are not
     mistaken for free ones. `gmac`: cumulative multiply-adds per exit where known, for conditions on computation.
+    `ran_us`: when it last ran, or was tried. `plans`: exits already chosen for bounds without time, by those bounds
+    (`exits.plan`).
     """
 
     name: str
@@ -37,7 +74,10 @@ class Served:
     batch_max: int
     hop_us: float
     gmac: tuple[float, ...] | None = None
-    correction: Correction = field(default_factory=Correction)
+    correction: Corrects = field(default_factory=Correction)
+    guard: Guard = GUARD
+    ran_us: int = 0
+    plans: dict[tuple[float | None, float | None, str], Any] = field(default_factory=dict, repr=False)
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -47,6 +87,14 @@ class Served:
     @property
     def exit_last(self) -> int:
         return self.ladder[-1]
+
+    @cached_property
+    def next_exit(self) -> tuple[int, ...]:
+        """Per number of finished segments, the next exit that may be chosen; that number itself where none is left."""
+        return tuple(
+            next((exit_index for exit_index in self.ladder if exit_index >= stage), stage)
+            for stage in range(len(self.costs.accuracy) + 1)
+        )
 
     @cached_property
     def batch_useful(self) -> tuple[int, ...]:
@@ -59,6 +107,32 @@ class Served:
         ]
         enough = min(per_row) * (1 + BATCH_SAVING_MIN)
         return next(batch for batch, cost in enumerate(per_row, start=1) if cost <= enough)
+
+    @cached_property
+    def steps(self) -> tuple[tuple[Step, ...], ...]:
+        """`steps[stage][batch]`: the way on that gains most accuracy per microsecond for a batch; index 0 unused.
+
+        `stage` counts finished segments; what the answer at hand is worth is the best the ladder has up to there.
+        """
+        return tuple(
+            tuple(self._step(stage, max(1, batch)) for batch in range(self.batch_max + 1))
+            for stage in range(self.exit_last + 1)
+        )
+
+    def _step(self, stage: int, batch: int) -> Step:
+        accuracy = self.costs.accuracy
+        at_hand = max((accuracy[exit_index] for exit_index in self.ladder if exit_index < stage), default=0.0)
+        found = [
+            Step(exit_index, accuracy[exit_index] - at_hand, self.costs.path_us(stage, exit_index, batch))
+            for exit_index in self.ladder
+            if exit_index >= stage
+        ]
+        return max(found, key=lambda step: step.gain / (self.hop_us + step.path_us))
+
+    def row_us(self, exit_index: int) -> float:
+        """Profiled device time of one request to this exit in a batch of useful size."""
+        batch = self.batch_useful[exit_index]
+        return (self.hop_us + self.costs.path_us(0, exit_index, batch)) / batch
 
     def time_us(self, first: int, last: int, batch: int) -> int:
         """How long a run of segments first..last and head last takes, in all but a few cases, hop included."""
@@ -79,7 +153,9 @@ class Waiting:
     `due_us`: the order in which it is served: its deadline, or for requests without one an age they should not pass.
     `mandatory`: the shallowest exit that keeps its bounds. `target`: the deepest it wants. `gate`: leave earlier where
     confidence exceeds it. `stage`: segments finished. `last_reached`: deepest exit it has an answer of, -1 for none.
-    `expected`: the exit to plan for, `mandatory` or the next one where that is deeper.
+    `expected`: the exit to plan for, `mandatory` or the next one where that is deeper. `spare`: beyond its tenant's
+    share of the device, so it runs only in time nobody within theirs needs. `owed_us`: device time its mandatory part
+    is counted with until it ends.
     """
 
     ticket: int
@@ -91,20 +167,36 @@ class Waiting:
     target: int
     bounded: bool
     objective: Objective
+    share: Share
     gate: float | None = None
     staged: bool = False
     alone: bool = False
+    spare: bool = False
     stage: int = 0
     last_reached: int = -1
+    owed_us: float = 0.0
     expected: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.expected = max(self.mandatory, self.stage)
+        self.move_to(self.stage)
+
+    @property
+    def optional(self) -> bool:
+        """Whether it has the answer it must have, and anything deeper is a gift."""
+        return self.last_reached >= self.mandatory and not self.staged
+
+    def owes(self, segment: int) -> bool:
+        """Whether running this segment is what its bounds need, within its tenant's share."""
+        return self.bounded and not self.spare and (self.staged or segment <= self.mandatory)
 
     def move_to(self, stage: int) -> None:
         """Note how many segments are finished; the exit to plan for is then at least that one."""
         self.stage = stage
-        self.expected = max(self.mandatory, stage)
+        if stage <= self.mandatory:
+            self.expected = self.mandatory
+        else:
+            # Conditions are asked at every exit; otherwise a dominated one is not worth stopping at.
+            self.expected = stage if self.staged else self.served.next_exit[stage]
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -137,16 +229,13 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     predicted_us: int
 
 
-Pools = Mapping[tuple[str, int], Sequence[Waiting]]
+class Choice(NamedTuple):
+    """What a policy decided: a run and the requests in it, in the order of its rows; and requests it gives up on.
 
-
-@dataclass(frozen=True)
-class View:
-    """The queue at one boundary: `pools[(network, stage)]`, each by `due_us`.
-
-    `timed`: requests with a deadline. `untimed`: with other bounds, or late already. `best_effort`: without any.
+    `wake_us`: without a run, when to ask again though nothing has happened.
     """
 
-    timed: Pools
-    untimed: Pools
-    best_effort: Pools
+    run: Run | None
+    members: tuple[Waiting, ...]
+    dropped: tuple[Waiting, ...] = ()
+    wake_us: int = NEVER_US

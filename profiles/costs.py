@@ -11,12 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from ..clients.wire import EnergySource, ExitInfo
 from .monotone import dense
 from .schema import Cost, Profile
 
 # One row per segment or head; a row's index is the batch size, its index 0 unused.
 Table = list[list[float]]
+
+
+class CostTables(msgspec.Struct, frozen=True, array_like=True):
+    """All that `Costs` is made from, as a journal keeps it: fields as there, every batch size already filled in."""
+
+    segment_us: Table
+    head_us: Table
+    segment_p99_us: Table
+    head_p99_us: Table
+    segment_mj: Table | None
+    head_mj: Table | None
+    energy_source: EnergySource
+    accuracy: list[float]
 
 
 class Costs:
@@ -56,18 +71,40 @@ class Costs:
         """
         if batch_max < 1:
             raise ValueError(f"batch_max is {batch_max}; expected at least 1")
+        segment_us, segment_p99_us, segment_mj = _tables(profile.segments, profile.batches, batch_max)
+        head_us, head_p99_us, head_mj = _tables(profile.heads, profile.batches, batch_max)
+        return cls.of_tables(
+            CostTables(
+                segment_us,
+                head_us,
+                segment_p99_us,
+                head_p99_us,
+                segment_mj,
+                head_mj,
+                profile.energy_source,
+                [quality.accuracy for quality in profile.exits],
+            )
+        )
+
+    @classmethod
+    def of_tables(cls, tables: CostTables) -> Costs:
+        """The same costs again, to the last bit, from what `tables` gave."""
         costs = cls()
-        costs.batch_max = batch_max
-        costs.exit_count = len(profile.exits)
-        costs.energy_source = profile.energy_source
-        costs.accuracy = [quality.accuracy for quality in profile.exits]
-        costs.segment_us, costs.segment_p99_us, costs.segment_mj = _tables(profile.segments, profile.batches, batch_max)
-        costs.head_us, costs.head_p99_us, costs.head_mj = _tables(profile.heads, profile.batches, batch_max)
+        costs.segment_us, costs.head_us = tables.segment_us, tables.head_us
+        costs.segment_p99_us, costs.head_p99_us = tables.segment_p99_us, tables.head_p99_us
+        costs.segment_mj, costs.head_mj = tables.segment_mj, tables.head_mj
+        costs.energy_source, costs.accuracy = tables.energy_source, tables.accuracy
+        costs.batch_max = len(tables.segment_us[0]) - 1
+        costs.exit_count = len(tables.accuracy)
         costs._path_us, costs._path_p99_us = _paths(costs)
         costs._energy_mj = _energies(costs.segment_mj, costs.head_mj)
         costs.dominated = _dominated(costs.accuracy, [costs.path_us(0, k, 1) for k in range(costs.exit_count)])
         costs.ladder = tuple(k for k in range(costs.exit_count) if not costs.dominated[k])
         return costs
+
+    def tables(self) -> CostTables:
+        """What to write down so that `of_tables` makes the same costs."""
+        return CostTables(**{name: getattr(self, name) for name in CostTables.__struct_fields__})
 
     def path_us(self, first: int, last: int, batch: int) -> float:
         """Median time of segments first..last and head last at one batch size, us."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from delen.clients.bounds import Bounds
+from delen.clients.wire import VERSION, Infer, TensorSpec
+from delen.daemon.device import flight_of
+from delen.daemon.records import Flight, Request
+from delen.policies import batches
 from delen.policies.correction import Correction
+from delen.policies.exits import ExitPlan, asked
+from delen.policies.fairness import Share
 from delen.policies.view import NEVER_US, Served, Waiting
 from delen.tests.simulation import served
 
@@ -44,9 +51,11 @@ def waits(
     mandatory: int = 0,
     target: int = 2,
     bounded: bool = True,
+    stage: int = 0,
+    share: Share | None = None,
 ) -> Waiting:
-    """An accepted request that has not run yet."""
-    return Waiting(
+    """An accepted request that has finished `stage` segments; past its mandatory exit it has the answer of the last."""
+    made = Waiting(
         ticket=ticket,
         served=network,
         arrival_us=0,
@@ -56,4 +65,17 @@ def waits(
         target=target,
         bounded=bounded,
         objective="accuracy",
+        share=Share("a") if share is None else share,
     )
+    made.move_to(stage)
+    made.last_reached = stage - 1 if stage > mandatory else -1
+    return made
+
+
+def flight(run_id: int, *members: Waiting, stop: int = 2, start_us: int = 0) -> Flight:
+    """These requests in one run as the core keeps it, each to `stop`; on `exact()` 711 us to the last exit."""
+    plan, infer = ExitPlan(0, 2, None, "last_exit", "none"), Infer(VERSION, b"1", "net", (TensorSpec("float32", (1,)),))
+    requests = {member.ticket: Request("a", b"1", infer, b"", asked(Bounds()), plan, member) for member in members}
+    stops = [stop] * len(members)
+    choice = batches.choice(run_id, members, stops, batches.run_us(members[0].served, members[0].stage, stops))
+    return flight_of(choice, requests, start_us)

@@ -78,6 +78,14 @@ def test_only_the_run_that_is_meant_is_asked_to_yield(sides: tuple[Arena, Arena]
     assert not worker.yield_asked(7)
 
 
+def test_a_run_and_the_one_posted_behind_it_can_both_be_asked_to_yield(sides: tuple[Arena, Arena]) -> None:
+    front, worker = sides
+    front.ask_yield(5)
+    front.ask_yield(6)
+    assert worker.yield_asked(5)
+    assert worker.yield_asked(6)
+
+
 def test_an_input_of_another_size_is_not_written(sides: tuple[Arena, Arena]) -> None:
     front, worker = sides
     front.write_input(1, SMALL, 1, row(9, SMALL))

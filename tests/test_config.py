@@ -51,6 +51,11 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
         ("watts = -5.0\n" + TENANT, "watts"),
         ("watts = nan\n" + TENANT, "watts"),
         ("networks = []\n" + TENANT, "networks"),
+        ("ahead_us = -1\n" + TENANT, "ahead_us"),
+        ('policy = "fifo"\n' + TENANT, "fifo"),
+        (TENANT + "[policy_options]\nspare_part = 0.5\n", "spare_part"),
+        ('correction = "kalman"\n' + TENANT, "kalman"),
+        ("miss_target = 1.0\n" + TENANT, "miss_target"),
     ],
 )
 def test_a_key_that_is_unknown_or_wrong_is_named(text: str, key: str, tmp_path: Path) -> None:
@@ -61,6 +66,16 @@ def test_a_key_that_is_unknown_or_wrong_is_named(text: str, key: str, tmp_path: 
 
 def test_a_wrong_value_in_the_environment_is_named_too(tmp_path: Path) -> None:
     assert "threads" in fault(TENANT, tmp_path, {"DELEN_THREADS": "many"})
+
+
+def test_a_policy_is_chosen_by_name_with_its_own_options(tmp_path: Path) -> None:
+    assert load(TENANT, tmp_path).policy == "stage-edf"
+    text = 'policy = "stage-edf"\n' + TENANT + "[policy_options]\nspare_share = 0.8\n"
+    assert load(text, tmp_path).policy_options == {"spare_share": 0.8}
+    assert load(TENANT, tmp_path, {"DELEN_POLICY": "latency-first"}).policy == "latency-first"
+    assert load(TENANT, tmp_path, policy="latency-first").policy == "latency-first"
+    said = fault(TENANT, tmp_path, policy="fifo")
+    assert "stage-edf" in said, "what there is to choose from is said"
 
 
 def test_no_retries_is_a_choice(tmp_path: Path) -> None:

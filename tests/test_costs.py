@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delen.profiles.costs import Costs
+from delen.profiles.costs import Costs, CostTables
 from delen.profiles.monotone import dense, isotonic
 from delen.profiles.schema import Cost, ExitQuality, Profile
 from delen.tests.sample_profile import BATCHES, sample_profile
@@ -120,6 +120,13 @@ def test_between_and_beyond_measured_sizes() -> None:
     assert dense([1], [10], 3) == [0, 10, 20, 30], "one size alone is taken as proportional"
     assert dense([1, 2, 4], [10, 20, 30], 2) == [0, 10, 20], "cut where the daemon's largest batch is smaller"
     assert dense([1, 2, 4], [10, 5, 30], 4) == [0, 10, 10, 20, 30], "a size that seems cheaper is lifted"
+
+
+@pytest.mark.parametrize("energy", [True, False])
+def test_the_same_costs_are_made_again_from_what_a_journal_keeps(energy: bool) -> None:
+    costs = Costs.of(sample_profile(energy=energy, accuracies=(0.85, 0.8, 0.97)), 8)
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(costs.tables()), type=CostTables)
+    assert vars(Costs.of_tables(kept)) == vars(costs)
 
 
 def test_a_flat_end_does_not_promise_free_work() -> None:

@@ -101,14 +101,15 @@ class Counter:
         return self.send(Infer(VERSION, request_id, network, (SPEC,), bounds), tensor=INPUT, **where)
 
     def run(self) -> list[Outgoing]:
-        """Let the device take one run to the stops of its rows."""
-        run = self.server.next(self.now_us)
-        assert run is not None
-        stop = max(row.stop for row in run.rows)
-        rows = tuple(RowDone(row.ticket, 7, 0.9, left=True, gated=False) for row in run.rows)
-        steps = tuple(StepDone(False, index, len(rows), 100) for index in range(run.first, stop + 1))
-        done = ExitDone(run.id, stop, rows, steps, bytes(40) * len(rows), finished=True)
-        return self.desk.settle(self.now_us, self.server.advance(self.now_us, done))
+        """Let the device take every run there is, to the stops of its rows."""
+        outgoing: list[Outgoing] = []
+        while (run := self.server.next(self.now_us)) is not None:
+            stop = max(row.stop for row in run.rows)
+            rows = tuple(RowDone(row.ticket, 7, 0.9, left=True, gated=False) for row in run.rows)
+            steps = tuple(StepDone(False, index, len(rows), 100) for index in range(run.first, stop + 1))
+            done = ExitDone(run.id, stop, rows, steps, bytes(40) * len(rows), finished=True)
+            outgoing += self.desk.settle(self.now_us, self.server.advance(self.now_us, done))
+        return outgoing
 
 
 @pytest.fixture
@@ -298,12 +299,7 @@ def test_conditions_are_of_one_network_and_can_be_taken_back(counter: Counter) -
 
     def exit_of(request_id: bytes) -> int:
         counter.infer(request_id)
-        run = counter.server.next(0)
-        assert run is not None
-        [row] = run.rows
-        done = RowDone(row.ticket, 7, 0.9, left=True, gated=False)
-        report = ExitDone(run.id, row.stop, (done,), (), bytes(40), finished=True)
-        [outgoing] = counter.desk.settle(0, counter.server.advance(0, report))
+        [outgoing] = counter.run()
         assert isinstance(outgoing.reply, Answer)
         return outgoing.reply.exit
 

@@ -8,20 +8,24 @@ import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet, Metric, Operator
 from delen.clients.wire import VERSION, Answer, Failure, Infer, TensorSpec
-from delen.daemon.endings import answer, decide, failure
+from delen.daemon import endings
+from delen.daemon.endings import answer, failure, give_up_us
 from delen.daemon.hosting import info
 from delen.daemon.hosting import served as hosted
 from delen.daemon.records import Request
+from delen.daemon.simulate import Simulation
 from delen.exits.bundle import Bundle, load_bundle, shipped_directory
 from delen.exits.manifest import ExitEntry
-from delen.policies.exits import ExitPlan, asked, usable_us
+from delen.policies.exits import ExitPlan, asked
+from delen.policies.fairness import Share
 from delen.policies.gates import GatePlan
-from delen.policies.view import NEVER_US, Served, Waiting
+from delen.policies.view import GUARD, NEVER_US, Served, Waiting
 from delen.tests.exact import exact
 from delen.tests.sample_profile import sample_profile
-from delen.tests.simulation import Simulation, served
+from delen.tests.simulation import served
 
 LATE_US = 20_001
+HOLD_US = 1_000_000
 
 
 def request(
@@ -39,12 +43,13 @@ def request(
         ticket=1,
         served=exact(),
         arrival_us=0,
-        deadline_us=NEVER_US if wanted.latency_ms is None else usable_us(wanted.latency_ms),
+        deadline_us=NEVER_US if wanted.latency_ms is None else GUARD.usable_us(wanted.latency_ms),
         due_us=0,
         mandatory=mandatory,
         target=target,
         bounded=wanted.bounded,
         objective=wanted.objective,
+        share=Share("a"),
         staged=wanted.conditions is not None,
     )
     waiting.move_to(reached + 1)
@@ -54,6 +59,12 @@ def request(
     made = Request("a", b"1", infer, b"", wanted, plan, waiting, energy_mj=energy_mj, confidence=0.8, logits=bytes(40))
     made.started_us = 300
     return made
+
+
+def decide(request: Request, now_us: int, *, kept: bool = False) -> str | None:
+    """Where a core that holds answers for at most HOLD_US stops a request."""
+    until_us = give_up_us(request.waiting, HOLD_US) if kept else now_us
+    return endings.decide(request, now_us, kept=kept, until_us=until_us)
 
 
 def reply(ended_as: Request, now_us: int) -> Answer:
@@ -66,23 +77,48 @@ def reply(ended_as: Request, now_us: int) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("reached", "mandatory", "expected"),
-    [(2, 0, "last_exit"), (1, 0, "deadline"), (1, 1, "deadline"), (0, 1, None)],
+    ("reached", "mandatory", "kept", "expected"),
+    [
+        (2, 0, False, "last_exit"),
+        (1, 0, False, "deadline"),
+        (1, 1, False, "deadline"),
+        (1, 1, True, None),
+        (0, 1, False, None),
+        (0, 1, True, None),
+    ],
 )
-def test_with_time_left_a_bounded_request_goes_on_until_its_bounds_hold(
-    reached: int, mandatory: int, expected: str | None
+def test_with_time_left_it_goes_on_until_its_bounds_hold_and_beyond_where_its_features_were_kept(
+    reached: int, mandatory: int, kept: bool, expected: str | None
 ) -> None:
-    assert decide(request(Bounds(latency_ms=20), reached=reached, mandatory=mandatory), 1_000) == expected
+    asked_for = request(Bounds(latency_ms=20), reached=reached, mandatory=mandatory)
+    assert decide(asked_for, 1_000, kept=kept) == expected
 
 
-def test_without_bounds_a_request_that_gave_way_goes_on() -> None:
-    assert decide(request(Bounds(), reached=0), 10**9) is None
-    assert decide(request(Bounds(), reached=2), 10**9) == "last_exit"
+def test_an_answer_is_held_for_a_deeper_one_only_while_that_could_be_out_in_time() -> None:
+    held = request(Bounds(latency_ms=20), reached=0)
+    # Segment 1 and its head take 210 us, and a microsecond of rounding.
+    last_us = GUARD.usable_us(20) - 211
+    assert give_up_us(held.waiting, HOLD_US) == last_us
+    assert decide(held, last_us - 1, kept=True) is None
+    assert decide(held, last_us, kept=True) == "deadline"
+
+
+def test_an_answer_is_held_for_the_next_exit_that_is_worth_reaching() -> None:
+    held = request(Bounds(latency_ms=20), reached=0).waiting
+    held.served = exact("ladder", accuracies=(0.85, 0.85, 0.97))
+    assert give_up_us(held, HOLD_US) == GUARD.usable_us(20) - 611
+
+
+def test_without_a_deadline_an_answer_is_held_no_longer_than_the_operator_allows() -> None:
+    held = request(Bounds(), reached=0)
+    assert decide(held, HOLD_US - 1, kept=True) is None
+    assert decide(held, HOLD_US, kept=True) == "fairness"
+    assert decide(request(Bounds(), reached=2), HOLD_US) == "last_exit"
 
 
 def test_it_stops_short_of_what_it_must_only_if_the_next_segment_would_end_too_late() -> None:
     bounds = Bounds(latency_ms=20, accuracy=0.95)
-    deadline_us = usable_us(20)
+    deadline_us = GUARD.usable_us(20)
     # Segment 1 and its head take 210 us, and a microsecond of rounding.
     assert decide(request(bounds, reached=0, mandatory=1), deadline_us - 211) is None
     assert decide(request(bounds, reached=0, mandatory=1), deadline_us - 210) == "deadline"
@@ -92,8 +128,8 @@ def test_with_drop_late_is_an_error_and_so_is_not_reaching_what_was_promised() -
     bounds = Bounds(latency_ms=20, accuracy=0.95, on_miss="drop")
     assert decide(request(bounds, reached=2, mandatory=1), LATE_US) == "drop"
     assert decide(request(bounds, reached=2, mandatory=1), LATE_US - 1) == "last_exit"
-    assert decide(request(bounds, reached=0, mandatory=1), usable_us(20)) == "drop"
-    assert decide(request(bounds, reached=1, mandatory=1), usable_us(20)) == "deadline"
+    assert decide(request(bounds, reached=0, mandatory=1), GUARD.usable_us(20)) == "drop"
+    assert decide(request(bounds, reached=1, mandatory=1), GUARD.usable_us(20)) == "deadline"
 
 
 def test_what_was_late_in_the_queue_stops_at_the_first_exit_it_gets_and_says_why() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from delen.daemon.arena import Arena, Need
 from delen.daemon.execute import Executor, Network
-from delen.daemon.records import ExitDone
+from delen.daemon.records import ExitDone, RunReturned
 from delen.exits.bundle import Bundle, load_bundle, shipped_directory
 from delen.exits.runner import EngineFault
 from delen.policies.view import Row, Run
@@ -30,12 +30,14 @@ class Marks:
     """
 
     log: list[str] = field(default_factory=list)
+    on_segment: Callable[[int], None] = lambda index: None
 
     def place(self, images: npt.NDArray[Any]) -> Batch:
         return np.array(images.reshape(len(images), -1)[:, 0], np.float32)
 
     def segment(self, index: int, features: Batch) -> Batch:
         self.log.append(f"segment {index} x{len(features)}")
+        self.on_segment(index)
         return features
 
     def head(self, index: int, features: Batch) -> Batch:
@@ -79,8 +81,13 @@ class Bench:
     ) -> list[ExitDone]:
         for index, mark in enumerate(marks):
             self.front.write_input(run_id, NEED, index, np.full(64, mark, np.float32).tobytes())
+        done = list(self.attempt(*rows, first=first, run_id=run_id, **more))
+        assert all(isinstance(report, ExitDone) for report in done)
+        return [report for report in done if isinstance(report, ExitDone)]
+
+    def attempt(self, *rows: Row, first: int = 0, run_id: int = 1, **more: Any) -> Iterator[ExitDone | RunReturned]:
         settings: dict[str, Any] = {"stop_by_us": 0, "segments_us": (), "predicted_us": 0, **more}
-        return list(self.executor.run(Run(run_id, "net", first, rows, **settings)))
+        return self.executor.run(Run(run_id, "net", first, rows, **settings))
 
 
 @pytest.fixture
@@ -96,6 +103,12 @@ def bench() -> Iterator[Bench]:
 
 def row(ticket: int, stop: int, *, gate: float | None = None, keep: bool = False) -> Row:
     return Row(ticket, stop, tuple(range(stop)) if gate is not None else (), gate, keep)
+
+
+def answers(bench: Bench, done: ExitDone, run_id: int) -> dict[int, float]:
+    """Ticket -> the mark that its logits carry, in the memory the front reads."""
+    logits = bench.front.logits(run_id, NEED, done.exit)
+    return {outcome.ticket: float(logits[place, done.exit]) for place, outcome in enumerate(done.rows)}
 
 
 def left(reports: Sequence[ExitDone]) -> dict[int, int]:
@@ -154,15 +167,48 @@ def test_a_gate_lets_the_sure_go_and_keeps_the_others(bench: Bench) -> None:
 
 
 def test_asked_to_yield_everybody_leaves_at_the_next_exit_and_can_go_on_merged_with_others(bench: Bench) -> None:
-    bench.front.ask_yield(1)
+    bench.network.on_segment = lambda index: bench.front.ask_yield(1)
     first = bench.run(row(1, 2), row(2, 1), marks=[1.0, 2.0], run_id=1)
     assert left(first) == {1: 0, 2: 0}
     second = bench.run(row(3, 0, keep=True), row(4, 0), marks=[3.0, 4.0], run_id=2)
     assert left(second) == {3: 0, 4: 0}
-    # Rows of two runs, not in the order they were kept in.
+    # Rows of two runs, not in the order they were kept in: each answer still goes to whom it belongs.
     third = bench.run(row(2, 2), row(3, 2), row(1, 2), first=1, run_id=3)
-    assert [outcome.ticket for outcome in third[-1].rows] == [2, 3, 1]
-    assert bench.front.logits(3, NEED, 2)[:3, 2].tolist() == [2.0, 3.0, 1.0]
+    assert answers(bench, third[-1], 3) == {1: 1.0, 2: 2.0, 3: 3.0}
+
+
+def test_batches_that_merge_are_copied_at_most_once_each_and_a_whole_one_not_at_all(bench: Bench) -> None:
+    taken: list[list[int]] = []
+    take = bench.network.take
+
+    def noted(features: Batch, rows: Sequence[int]) -> Batch:
+        taken.append(list(rows))
+        return take(features, rows)
+
+    bench.run(*(row(ticket, 0, keep=True) for ticket in (1, 2, 3)), marks=[1.0, 2.0, 3.0], run_id=1)
+    bench.run(*(row(ticket, 0, keep=True) for ticket in (4, 5)), marks=[4.0, 5.0], run_id=2)
+    bench.network.take = noted  # type: ignore[method-assign]
+    [done] = bench.run(*(row(ticket, 1) for ticket in (4, 1, 5, 3, 2)), first=1, run_id=3)
+    assert taken == [[0, 1], [0, 1, 2]]
+    assert answers(bench, done, 3) == {ticket: float(ticket) for ticket in (1, 2, 3, 4, 5)}
+
+
+def test_of_a_large_batch_only_the_few_rows_that_may_go_on_are_kept_in_memory(bench: Bench) -> None:
+    bench.run(row(1, 0), row(2, 0, keep=True), row(3, 0), row(4, 0), marks=[1.0, 2.0, 3.0, 4.0])
+    features, place = bench.executor._kept[2]
+    assert (len(features), place) == (1, 0)
+    [done] = bench.run(row(2, 1), first=1, run_id=2)
+    assert answers(bench, done, 2) == {2: 2.0}
+
+
+def test_a_run_asked_to_yield_before_it_begins_goes_back_and_nothing_of_it_runs(bench: Bench) -> None:
+    bench.run(row(1, 0, keep=True), marks=[1.0], run_id=1)
+    bench.network.log.clear()
+    bench.front.ask_yield(2)
+    assert list(bench.attempt(row(1, 2), first=1, run_id=2)) == [RunReturned(2)]
+    assert bench.network.log == []
+    # What it was to start from is still there for the run it will be in next.
+    assert left(bench.run(row(1, 2), first=1, run_id=3)) == {1: 2}
 
 
 def test_the_flag_of_another_run_is_not_heard(bench: Bench) -> None:

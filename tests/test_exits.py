@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
-from delen.policies.exits import ExitPlan, Misfit, asked, latency_ms_for, plan, usable_us
-from delen.policies.view import Served
+from delen.policies.exits import ExitPlan, Misfit, asked, plan
+from delen.policies.view import GUARD, Guard, Served
 from delen.tests.exact import exact
 
 NET, GATED, NO_ENERGY = exact(), exact(gates=True), exact(energy=False)
@@ -31,7 +31,7 @@ def misfit(bounds: Bounds, network: Served = NET) -> Misfit:
 
 def least_ms(exit_index: int) -> float:
     """The smallest latency bound that this exit fits in."""
-    return latency_ms_for(NET.time_us(0, exit_index, 1))
+    return GUARD.latency_ms_for(NET.time_us(0, exit_index, 1))
 
 
 # ---- defaults
@@ -153,7 +153,7 @@ def test_a_plan_keeps_every_bound_and_an_offer_names_one_that_can_be_kept(
     costs = network.costs
     assert chosen.mandatory <= chosen.target
     if "latency_ms" in said:
-        assert network.time_us(0, chosen.target, 1) <= usable_us(said["latency_ms"])
+        assert network.time_us(0, chosen.target, 1) <= GUARD.usable_us(said["latency_ms"])
     if "energy_mj" in said:
         energy_mj = costs.energy_mj(chosen.target, 1)
         assert energy_mj is not None
@@ -163,8 +163,8 @@ def test_a_plan_keeps_every_bound_and_an_offer_names_one_that_can_be_kept(
         assert reached >= said["accuracy"]
 
 
-@given(st.integers(1, 10_000_000))
-def test_the_bound_for_a_time_leaves_that_time(time_us: int) -> None:
-    bound_ms = latency_ms_for(time_us)
-    assert usable_us(bound_ms) >= time_us
-    assert usable_us(bound_ms - 0.03) < time_us
+@given(st.integers(1, 10_000_000), st.sampled_from([GUARD, Guard(0, 0.0), Guard(0, 0.5)]))
+def test_the_bound_for_a_time_leaves_that_time(time_us: int, guard: Guard) -> None:
+    bound_ms = guard.latency_ms_for(time_us)
+    assert guard.usable_us(bound_ms) >= time_us
+    assert guard.usable_us(bound_ms - 0.04) < time_us

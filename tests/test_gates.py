@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delen.policies.gates import GateTable
+from delen.policies.gates import GatePlan, GateTable
 
 
 def samples(seed: int, count: int, exits: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -87,3 +88,11 @@ def test_one_exit_alone_has_no_gate_but_a_plan() -> None:
     assert plan is not None
     assert plan.shares == (1.0,)
     assert plan.accuracy == pytest.approx(correct.mean())
+
+
+def test_the_same_table_is_made_again_from_what_a_journal_keeps() -> None:
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.2, 1.0, (300, 3)).astype(np.float32)
+    table = GateTable(confidence, draw.uniform(0, 1, confidence.shape) < confidence, (0, 2))
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(table.plans), type=list[GatePlan])
+    assert vars(GateTable.of_plans(kept)) == vars(table)

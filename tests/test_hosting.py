@@ -54,6 +54,21 @@ def test_the_replay_engine_needs_a_profile_of_each_network_and_no_other(tmp_path
         hosting.host(msgspec.structs.replace(replayed, replay_profiles=(other,)), tmp_path)
 
 
+def test_predictions_follow_the_device_as_configured_from_the_profiles_own_spread() -> None:
+    profile = sample_profile()
+    spread = sum(row[0].p95_us for row in profile.segments) / sum(row[0].p50_us for row in profile.segments)
+    static = hosting.follows(Config(correction="static-p95"), profile)
+    assert static.factor == pytest.approx(spread)
+    # The slowest of the last 1 / miss_target runs.
+    seldom, often = (
+        hosting.follows(Config(correction="max-of-n", miss_target=share), profile) for share in (0.01, 0.5)
+    )
+    for ratio in (2.0, 1.0, 1.0):
+        seldom.observe(100.0, 100.0 * ratio)
+        often.observe(100.0, 100.0 * ratio)
+    assert (seldom.factor, often.factor) == pytest.approx((2.0, 1.0))
+
+
 def test_a_quick_profile_is_kept_for_the_next_start_and_a_stale_one_is_told(tmp_path: Path) -> None:
     hosted = hosting.host(Config(networks=("digits",)), tmp_path)["digits"]
     notes: list[str] = []

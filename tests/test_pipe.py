@@ -12,7 +12,7 @@ import pytest
 from delen.daemon import pipe as pipes
 from delen.daemon.arena import Need
 from delen.daemon.pipe import Attach, Drop, Failed, Load, Loaded, Measure, Measured, Pipe, PipeClosed, Post, Up
-from delen.daemon.records import ExitDone, RowDone, RunFailed, StepDone
+from delen.daemon.records import ExitDone, RowDone, RunFailed, RunReturned, StepDone
 from delen.policies.view import Row, Run
 from delen.tests.sample_profile import device
 
@@ -30,6 +30,7 @@ TO_FRONT: list[pipes.ToFront] = [
     Failed("net", "unsupported", "no"),
     ExitDone(1, 2, (RowDone(1, 7, 0.5, left=True, gated=False),), (StepDone(True, 2, 1, 10),), b"", finished=True),
     RunFailed(1, "output", "NaN"),
+    RunReturned(2),
 ]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
 
 import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
-from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal, TensorSpec
+from delen.clients.wire import Answer, Failure, Refusal
 from delen.daemon.config import Limits
-from delen.policies.exits import asked
-from delen.tests.simulation import Outcome, Simulation, served
+from delen.daemon.noise import NoiseSpec
+from delen.daemon.simulate import Outcome, Simulation
+from delen.tests.simulation import served
 
 FAST = Bounds(latency_ms=20.0)
 EXACT = Bounds(accuracy=0.955)
@@ -36,6 +36,11 @@ def refusal(bounds: Bounds, **network: object) -> Refusal:
     [outcome] = simulation.run()
     assert isinstance(outcome.reply, Refusal), outcome.reply
     return outcome.reply
+
+
+def slow(factor: float) -> NoiseSpec:
+    """Everything takes so many times as long as the profile says."""
+    return NoiseSpec(steps=((0.0, factor),))
 
 
 # ---- bounds on an idle device
@@ -65,7 +70,7 @@ def test_without_gates_an_accuracy_bound_takes_the_cheapest_exit_that_keeps_it()
 
 def test_a_gated_answer_says_it_is_uncertified_and_what_the_gate_delivered() -> None:
     simulation = Simulation([served(accuracies=(0.5, 0.6, 0.99))])
-    for when in range(50):
+    for when in range(300):
         simulation.ask(when * 5000, "a", Bounds(accuracy=0.9))
     replies = answers(simulation.run())
     assert {reply.certificate for reply in replies} == {"uncertified"}
@@ -78,10 +83,17 @@ def test_dominated_exits_are_never_chosen() -> None:
     assert (answer.exit, answer.stop) == (1, "last_exit")
 
 
-def test_charged_energy_is_the_sum_over_segments_and_the_head_that_ran() -> None:
-    answer = one(FREE)
-    assert answer.energy_mj == pytest.approx((100 + 200 + 400 + 10) * 0.0075)
-    assert answer.energy_source == "modelled"
+@pytest.mark.parametrize("bounds", [FREE, FAST, EXACT, Bounds(accuracy=0.955, objective="accuracy")])
+def test_charged_energy_is_the_sum_over_the_segments_and_heads_that_ran(bounds: Bounds) -> None:
+    simulation = Simulation([served(gates=False)])
+    simulation.ask(0, "a", bounds)
+    [outcome] = simulation.run()
+    assert isinstance(outcome.reply, Answer)
+    assert outcome.reply.exit == 2
+    # Every run has one row here, and so one head.
+    heads_us = 10 * len(simulation.runs)
+    assert outcome.reply.energy_mj == pytest.approx((100 + 200 + 400 + heads_us) * 0.0075)
+    assert outcome.reply.energy_source == "modelled"
 
 
 def test_unknown_energy_is_said_never_zero() -> None:
@@ -124,33 +136,6 @@ def test_an_offer_made_under_load_is_admitted_under_the_same_load() -> None:
     assert all(not isinstance(o.reply, Refusal) for o in simulation.run() if o.sent_us > 101)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_every_offer_of_combined_bounds_is_true_under_the_same_load(seed: int) -> None:
-    draw = Random(seed)
-    simulation = Simulation([served()], seed=seed)
-    for when in range(draw.randrange(12)):
-        simulation.ask(when, "a", Bounds(latency_ms=draw.choice([8, 30]), accuracy=draw.choice([None, 0.96])))
-    simulation.run(until_us=50)
-    server, infer = simulation.server, Infer(VERSION, b"x", "net", (TensorSpec("float32", (1,)),), Bounds())
-    wanted = asked(
-        Bounds(
-            latency_ms=draw.choice([0.4, 0.8, 1.2, 2.0, None]),
-            accuracy=draw.choice([None, 0.85, 0.96, 0.99]),
-            energy_mj=draw.choice([None, 0.1, 3.0, 6.0]),
-        )
-    )
-    verdict, _ = server.submit(60, "b", infer, wanted, b"")
-    if not isinstance(verdict, Refusal):
-        return
-    assert verdict.offer is not None
-    offered = {name: getattr(verdict.offer, name) for name in ("latency_ms", "accuracy", "energy_mj")}
-    for name, value in offered.items():
-        if value is not None:
-            taken, _ = server.submit(60, "b", infer, wanted._replace(**{name: value}), b"")
-            assert not isinstance(taken, Refusal), f"seed {seed}: {name}={value}: {taken}"
-            server.cancel(taken)
-
-
 # ---- conditions
 
 
@@ -188,8 +173,8 @@ def test_the_most_urgent_request_goes_first() -> None:
     simulation.ask(0, "x", FAST)
     simulation.ask(1, "slack", Bounds(latency_ms=100))
     simulation.ask(2, "urgent", Bounds(latency_ms=8), "other")
-    order = [outcome.tenant for outcome in simulation.run()]
-    assert order.index("urgent") < order.index("slack")
+    simulation.run()
+    assert [run.network for run in simulation.runs[:3]] == ["net", "other", "net"]
 
 
 @pytest.mark.slow
@@ -220,7 +205,7 @@ def test_best_effort_does_not_make_bounded_requests_miss() -> None:
 
 
 def test_a_step_in_speed_is_learnt_and_bounds_hold_again() -> None:
-    simulation = Simulation([served()], seed=2, slowdown=lambda now_us: 1.5 if now_us > 500_000 else 1.0)
+    simulation = Simulation([served()], seed=2, noise=NoiseSpec(sigma=0.02, steps=((0.5, 1.5),)))
     simulation.poisson("a", Bounds(latency_ms=6), 1_500, 0, 1_500_000)
     late = [o for o in simulation.run() if o.sent_us > 700_000 and isinstance(o.reply, Answer) and o.reply.broken]
     assert len(late) <= 0.01 * 1_200
@@ -238,7 +223,7 @@ def test_a_full_queue_is_refused_with_a_time_to_retry_and_counted() -> None:
 
 
 def test_an_overrun_answers_with_what_was_reached_and_says_which_bound_broke() -> None:
-    simulation = Simulation([served()], slowdown=lambda now_us: 15.0)
+    simulation = Simulation([served()], noise=slow(15))
     simulation.ask(0, "a", Bounds(latency_ms=2.0, accuracy=0.95, objective="latency"))
     [outcome] = simulation.run()
     assert isinstance(outcome.reply, Answer)
@@ -246,7 +231,7 @@ def test_an_overrun_answers_with_what_was_reached_and_says_which_bound_broke() -
 
 
 def test_drop_gives_a_typed_error_instead_of_a_late_answer() -> None:
-    simulation = Simulation([served()], slowdown=lambda now_us: 50.0)
+    simulation = Simulation([served()], noise=slow(50))
     simulation.ask(0, "a", Bounds(latency_ms=2.0, on_miss="drop"))
     [outcome] = simulation.run()
     assert isinstance(outcome.reply, Failure)
@@ -285,7 +270,7 @@ def test_a_request_that_kills_the_worker_again_is_not_run_a_third_time() -> None
 
 
 def test_a_run_that_takes_far_too_long_costs_the_worker_its_life() -> None:
-    simulation = Simulation([served()], slowdown=lambda now_us: 1e5 if now_us < 10_000 else 1.0, restart_us=1_000)
+    simulation = Simulation([served()], noise=NoiseSpec(steps=((0.0, 1e5), (0.01, 1.0))), restart_us=1_000)
     simulation.ask(0, "a", EXACT)
     [outcome] = simulation.run()
     assert len(simulation.restarts) == 1
@@ -294,7 +279,8 @@ def test_a_run_that_takes_far_too_long_costs_the_worker_its_life() -> None:
 
 def test_one_bad_input_fails_alone_and_its_batch_is_answered() -> None:
     bad: list[bytes] = []
-    simulation = Simulation([served()], spoil=lambda request_id: request_id in bad)
+    simulation = Simulation([served()])
+    simulation.spoil = lambda request_id: request_id in bad
     simulation.ask(0, "x", FREE)
     ids = [simulation.ask(5, "a", FAST) for _ in range(6)]
     bad.append(ids[3])
@@ -310,37 +296,3 @@ def test_a_cancelled_request_ends_as_cancelled_and_only_once() -> None:
         [outcome] = simulation.run()
         # Too late is too late: the answer was given, and stays the only end.
         assert isinstance(outcome.reply, Answer if when == 5_000 else Failure)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_every_request_ends_once_and_the_same_seed_gives_the_same_log(seed: int) -> None:
-    def everything() -> Simulation:
-        draw = Random(seed)
-        simulation = Simulation(
-            [served(), served("other", segments_us=(300, 500, 900))],
-            seed=seed,
-            noise=0.3,
-            restart_us=draw.choice([1_000, 50_000]),
-            limits=Limits(queued_max=40),
-            spoil=lambda request_id: request_id[-1] % 37 == 5,
-            slowdown=lambda now_us: 30.0 if (now_us // 50_000) % 7 == 6 else 1.0,
-        )
-        never = tuple(ConditionSet(all_of=(Condition("confidence", "greater", 0.7),)) for _ in range(3))
-        kinds = [FREE, FAST, EXACT, Bounds(latency_ms=5, on_miss="drop"), Bounds(conditions=never)]
-        kinds += [Bounds(energy_mj=4), Bounds(accuracy=0.9, latency_ms=30)]
-        for index, bounds in enumerate(kinds):
-            name = draw.choice(["net", "other"])
-            simulation.poisson(f"t{index}", bounds, draw.choice([100, 600]), 0, 500_000, name)
-        for _ in range(3):
-            simulation.kill_worker(draw.randrange(500_000))
-        return simulation
-
-    first, second = everything(), everything()
-    outcomes = first.run()
-    second.run()
-    assert first.log == second.log, f"seed {seed}"
-    assert first.server.pending_count == 0, f"seed {seed}"
-    ledger = first.server.accounts.values()
-    assert sum(a.accepted for a in ledger) == sum(a.answered + a.failed for a in ledger)
-    assert len(outcomes) == sum(a.accepted + a.refused for a in ledger)

@@ -80,7 +80,7 @@ def test_every_word_a_field_may_hold_is_there() -> None:
 
 
 def test_every_code_the_sdk_knows_is_there() -> None:
-    known = {*errors._REFUSALS, *errors._FAILURES, "infeasible", "queue_full", "rate", "hello_required"}
+    known = {*errors._REFUSALS, *errors._FAILURES, "infeasible", "queue_full", "rate", "quota", "hello_required"}
     table = PAGE.split("## Codes")[1].split("\n## ")[0]
     assert {code for code in known if f"`{code}`" not in table} == set()
 

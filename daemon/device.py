@@ -1,0 +1,191 @@
+"""What the one device has: the run it executes, and the one posted behind it.
+
+Role: the part of the core that knows when the device is free, when it wants another run, and when a run takes far too
+long. Does not: choose runs or end requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..policies.pools import View
+from ..policies.view import NEVER_US, Choice, Served, Waiting
+from .config import Limits
+from .records import Flight, Request
+
+
+class Device:
+    """Runs posted to the device, in order; at most two."""
+
+    def __init__(self, limits: Limits, ahead_us: int, *, yields: bool = True) -> None:
+        """`ahead_us`: how long before a run's end the next one is posted; 0: only when the device is idle.
+
+        `yields`: runs are asked to give way at their exits.
+        """
+        self.running: Flight | None = None
+        self.posted: Flight | None = None
+        self._limits = limits
+        self._ahead_us = ahead_us
+        self._yields = yields
+        self._ready = False
+        self._ready_us: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def flights(self) -> Iterator[Flight]:
+        """What it has, in the order it runs."""
+        if self.running is not None:
+            yield self.running
+        if self.posted is not None:
+            yield self.posted
+
+    def holds(self, ticket: int) -> bool:
+        """Whether this request is in one of its runs."""
+        return any(ticket in flight.rows for flight in self.flights())
+
+    def find(self, run_id: int) -> Flight | None:
+        """The run of this number; None for runs long lost."""
+        return next((flight for flight in self.flights() if flight.run.id == run_id), None)
+
+    def start_us(self, now_us: int) -> int | None:
+        """When a run posted now would start; None if none may be posted."""
+        if not self._ready or self.posted is not None:
+            return None
+        if self.running is None:
+            return now_us
+        if not self._ahead_us or self.running.looked_ahead or now_us < self.running.likely_us - self._ahead_us:
+            return None
+        return max(now_us, self.running.ends_us)
+
+    def wants(self, view: View) -> bool:
+        """Whether a run should be chosen for it: it is idle, or one may be posted ahead that nobody could join."""
+        if self.running is None:
+            return True
+        self.running.looked_ahead = True
+        return any(complete(pool.members) for pool in view.pools())
+
+    def look_again(self) -> None:
+        """Somebody new waits: what was found not worth posting ahead may be now."""
+        if self.running is not None:
+            self.running.looked_ahead = False
+
+    def free_us(self, now_us: int) -> int:
+        """When a request with a deadline could start: work that nobody needs gives way at its next exit."""
+        if not self._ready:
+            return max(now_us, self._ready_us if self._ready_us is not None else now_us)
+        free_us = now_us
+        for flight in self.flights():
+            ends_us = max(now_us, flight.ends_us)
+            # Asked while it does what it must, it ends with that; later, at its next exit.
+            left_us = flight.must_us if now_us < flight.must_us else _left_us(flight, now_us)
+            free_us = max(free_us, min(ends_us, left_us) if self._yields else ends_us)
+        return free_us
+
+    def wake_at(self) -> int:
+        """When something is due here: a run overdue, one that should yield, or the time to post the next."""
+        running = self.running
+        if running is None:
+            return NEVER_US
+        due_us = running.overdue_us
+        if running.yield_at_us is not None:
+            due_us = min(due_us, running.yield_at_us)
+        return due_us
+
+    def post_at(self) -> int:
+        """When the next run may be posted, while one executes; NEVER_US if there is nothing to wait for."""
+        if self.running is None or self.posted is not None or not self._ahead_us or self.running.looked_ahead:
+            return NEVER_US
+        return self.running.likely_us - self._ahead_us
+
+    def post(self, flight: Flight) -> None:
+        """Take note of a run just posted."""
+        flight.overdue_us = self._overdue_us(flight)
+        if self.running is None:
+            self.running = flight
+        else:
+            self.posted = flight
+
+    def over(self, flight: Flight, now_us: int) -> None:
+        """This run has ended; the one behind it has begun."""
+        if flight is self.posted:
+            self.posted = None
+            return
+        self.running, self.posted = self.posted, None
+        if self.running is not None:
+            begun, shift_us = self.running, now_us - self.running.posted_us
+            begun.posted_us = now_us
+            begun.likely_us += now_us + begun.run.predicted_us - begun.ends_us
+            begun.ends_us = now_us + begun.run.predicted_us
+            begun.must_us += shift_us
+            begun.ask_us += shift_us
+            begun.overdue_us = self._overdue_us(begun)
+
+    def up(self, now_us: int) -> None:
+        """It can take runs."""
+        self._ready, self._ready_us = True, now_us
+
+    def _overdue_us(self, flight: Flight) -> int:
+        allowed = max(self._limits.run_ms_min * 1000, int(self._limits.run_factor_max * flight.run.predicted_us))
+        return flight.posted_us + allowed
+
+    def lost(self, ready_us: int) -> tuple[Flight | None, Flight | None]:
+        """It is gone, with all it had; returns what it was running and what was posted behind."""
+        gone = self.running, self.posted
+        self.running = self.posted = None
+        self._ready, self._ready_us = False, ready_us
+        return gone
+
+
+def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Flight:
+    """A run about to be posted that will start at `start_us`."""
+    run, members = choice.run, choice.members
+    assert run is not None
+    served, rows = members[0].served, run.rows
+    owners = {member.ticket: requests[member.ticket].tenant for member in members}
+    timed = [member for member in members if member.deadline_us < NEVER_US and not member.optional and not member.spare]
+    before_us, must_us = _must_us(served, timed, run.first, len(rows))
+    return Flight(
+        run=run,
+        rows={row.ticket: row for row in rows},
+        owners=owners,
+        posted_us=start_us,
+        ends_us=start_us + run.predicted_us,
+        likely_us=start_us + int((run.predicted_us - served.hop_us) / (1 + served.correction.margin)),
+        must_us=start_us + must_us,
+        ask_us=start_us + before_us,
+        served=served,
+        bounded=any(member.bounded and not member.spare for member in members),
+        timed=bool(timed),
+        due_us=members[0].due_us,
+        overdue_us=NEVER_US,
+    )
+
+
+def _left_us(flight: Flight, now_us: int) -> int:
+    """When a run is left that is asked now: at the first exit it has not passed yet, if all goes as it mostly does."""
+    served, first, batch = flight.served, flight.run.first, len(flight.run.rows)
+    for last in range(first, max([row.stop for row in flight.run.rows])):
+        mean_us = served.hop_us + served.costs.path_us(first, last, batch) * served.correction.mu
+        if now_us < flight.posted_us + mean_us:
+            return flight.posted_us + served.time_us(first, last, batch)
+    return flight.ends_us
+
+
+def _must_us(served: Served, timed: list[Waiting], first: int, batch: int) -> tuple[int, int]:
+    """When to ask a run to yield so that it does all that deadlines need and no more, and when that is done.
+
+    A run looks whether it is asked at the end of each segment, so it is asked a quarter into the last that it must run.
+    """
+    if not timed:
+        return 0, 0
+    last = max([member.expected for member in timed])
+    before_us = served.time_us(first, last - 1, batch) if last > first else 0
+    must_us = served.time_us(first, last, batch)
+    return before_us + (must_us - before_us) // 4, must_us
+
+
+def complete(members: Sequence[Waiting]) -> bool:
+    """Whether nobody could join these in a run: then posting it early costs nothing."""
+    return members[0].alone or len(members) >= members[0].served.batch_max

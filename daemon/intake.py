@@ -1,0 +1,204 @@
+"""Whether a request may come in: limits, bounds that fit, and time for it in the queue.
+
+Role: the part of the core before acceptance: refuses with an offer, or makes the `Waiting` that will be queued. What is
+beyond its tenant's promise waits for time to spare. Does not: queue anything, or book what it accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as replace_plan
+
+from msgspec.structs import replace
+
+from ..clients.wire import Infer, Offer, Refusal
+from ..policies import admission, load
+from ..policies.exits import Asked, ExitPlan, Misfit, plan
+from ..policies.fairness import Share
+from ..policies.policy import Policy
+from ..policies.pools import Chunk
+from ..policies.rates import Promise
+from ..policies.view import NEVER_US, Served, Waiting, rounded_up
+from .backlog import Backlog
+from .config import Limits
+from .device import Device
+from .ledger import Account, Ledger
+
+# After so long without a run of a network, one request is tried though predictions are against it.
+TRIAL_US = 250_000
+
+
+class Intake:
+    """Judges newcomers against the queue, the device and their tenant's promise as they stand."""
+
+    def __init__(self, limits: Limits, backlog: Backlog, device: Device, policy: Policy, ledger: Ledger) -> None:
+        self._limits = limits
+        self._backlog = backlog
+        self._device = device
+        self._policy = policy
+        self._ledger = ledger
+
+    def full(self, account: Account, queued_bytes: int, infer: Infer) -> Refusal | None:
+        """A refusal if this tenant may have nothing more waiting; `queued_bytes` with this request's."""
+        limits = self._limits
+        if account.pending >= limits.queued_max:
+            said = f"{account.pending} of your requests wait; limits.queued_max is {limits.queued_max}"
+        elif queued_bytes > limits.queued_bytes_max:
+            said = f"{queued_bytes} bytes would wait; limits.queued_bytes_max is {limits.queued_bytes_max}"
+        else:
+            return None
+        retry_ms = round(load.done_us((load.cost_of(chunk) for chunk in self._backlog.work()), 0) / 1000, 3)
+        self._ledger.refuse(account.tenant, missed=True)
+        return Refusal(infer.version, infer.id, "queue_full", said, Offer(retry_after_ms=max(1.0, retry_ms)))
+
+    def plan(self, now_us: int, infer: Infer, wanted: Asked, newcomer: Newcomer) -> tuple[ExitPlan, Waiting] | Refusal:
+        """How deep this request will go and how it will wait, or why it cannot be taken and what could."""
+        promise = self._ledger.promises.of(newcomer.tenant)
+        if promise is not None and (wait_us := promise.quota_in_us(now_us)):
+            said = f"device_share_max {promise.terms.device_share_max:g}: your quota of device time is used up"
+            self._ledger.refuse(newcomer.tenant, missed=True)
+            return Refusal(infer.version, infer.id, "quota", said, Offer(retry_after_ms=rounded_up(wait_us / 1000)))
+        admits = self._policy.admits
+        before = self._stand(now_us, wanted, newcomer, promise) if promise is not None and admits else ()
+        protected = promise is not None and admits and newcomer.beyond is None and promise.protects
+        chosen = plan(wanted, newcomer.served)
+        if isinstance(chosen, Misfit):
+            tried = self._trial(now_us, wanted, newcomer, protected=protected) if admits else None
+            if tried is not None:
+                return tried
+            refused = admission.Refused(chosen.message, chosen.offer)
+            return self._refused(infer, wanted, newcomer, refused, self._queue(now_us, ()))
+        if protected and wanted.conditions is None:
+            chosen = _shallowest(chosen)
+        waiting = newcomer(wanted, chosen)
+        if self._policy.reactive:
+            waiting.deadline_us = NEVER_US
+        if self._policy.by_arrival:
+            waiting.due_us = now_us
+        if wanted.latency_ms is None or not admits:
+            return chosen, waiting
+        if promise is not None and newcomer.spare:
+            queue = self._queue_between(now_us, promise, before)
+        else:
+            queue = self._queue(now_us, before)
+        if queue.fits(waiting) or (protected and queue.fits_on_average(waiting)):
+            return chosen, waiting
+        return self._refused(infer, wanted, newcomer, admission.refusal(wanted, chosen, queue, newcomer), queue)
+
+    def _stand(self, now_us: int, wanted: Asked, newcomer: Newcomer, promise: Promise) -> Sequence[Chunk]:
+        """Note whether this is beyond what its tenant is promised; returns the work that then is kept free for others.
+
+        A share nobody else has a use for just now is not held against anybody; a rate is.
+        """
+        if not wanted.bounded or promise.within(now_us):
+            return ()
+        newcomer.beyond = promise
+        newcomer.spare = promise.requests is not None or self._ledger.promises.contended(now_us, promise)
+        return self._ledger.promises.reserved(now_us, promise, first=newcomer.spare)
+
+    def _trial(
+        self, now_us: int, wanted: Asked, newcomer: Newcomer, *, protected: bool
+    ) -> tuple[ExitPlan, Waiting] | None:
+        """Take a request that by prediction cannot be in time, but could by the profile.
+
+        After stalls or throttling predictions may be so long that nothing is taken, and so nothing is run that would
+        correct them: now and then one request is, in time to spare. Whose next one should not miss is taken if it
+        would be in time on average.
+        """
+        served, latency_ms = newcomer.served, wanted.latency_ms
+        if latency_ms is None or not self._device.ready:
+            return None
+        chosen = plan(wanted._replace(latency_ms=None), served)
+        if isinstance(chosen, Misfit):
+            return None
+        chosen = _shallowest(chosen)
+        path_us, usable_us = served.costs.path_us(0, chosen.mandatory, 1), served.guard.usable_us(latency_ms)
+        if protected and served.hop_us + path_us * served.correction.mu <= usable_us:
+            waiting = newcomer(wanted, chosen)
+            if self._queue(now_us, ()).fits_on_average(waiting):
+                return chosen, waiting
+        if now_us - served.ran_us < TRIAL_US or served.hop_us + path_us > usable_us:
+            return None
+        served.ran_us, newcomer.spare = now_us, True
+        return chosen, newcomer(wanted, chosen)
+
+    def _refused(
+        self,
+        infer: Infer,
+        wanted: Asked,
+        newcomer: Newcomer,
+        refused: admission.Refused,
+        queue: admission.Queue,
+    ) -> Refusal:
+        offer, message, code = refused.offer, refused.message, "infeasible"
+        if self._policy.admits:
+            offer = admission.true_offer(offer, wanted, newcomer.served, queue, newcomer)
+        promise = newcomer.beyond
+        if not self._device.ready:
+            code = "not_ready"
+        elif promise is not None:
+            code, message = promise.code, f"{promise.said}, and {message}"
+            offer = replace(offer, retry_after_ms=rounded_up(promise.within_in_us(newcomer.now_us) / 1000))
+        elif wanted.latency_ms is not None and queue.work():
+            until_us = newcomer.now_us + newcomer.served.guard.usable_us(wanted.latency_ms)
+            view = self._backlog.view()
+            view.refused_until_us = max(view.refused_until_us, until_us)
+        self._ledger.refuse(newcomer.tenant, missed=promise is None)
+        return Refusal(infer.version, infer.id, code, message, offer)
+
+    def _queue(self, now_us: int, reserved: Sequence[Chunk]) -> admission.Queue:
+        """Mandatory work with deadlines, and what others may still ask within their promises."""
+        return admission.Queue(self._backlog.timed(), load.in_order([reserved]), self._device.free_us(now_us))
+
+    def _queue_between(self, now_us: int, promise: Promise, reserved: Sequence[Chunk]) -> admission.Queue:
+        """The same from where work beyond a promise stands: all of that goes first."""
+        before = [*self._backlog.work(), *reserved]
+        stretch = self._ledger.promises.stretch(now_us, promise)
+        return admission.Queue(self._backlog.spare(), before, self._device.free_us(now_us), stretch)
+
+
+def _shallowest(chosen: ExitPlan) -> ExitPlan:
+    """As deep as its bounds need and no deeper: what has its answer leaves, and no stall can take it back."""
+    if chosen.target <= chosen.mandatory:
+        return chosen
+    return replace_plan(chosen, target=chosen.mandatory, limit="fairness")
+
+
+class Newcomer:
+    """Makes a request as it would wait, for any bounds and plan."""
+
+    __slots__ = ("beyond", "now_us", "patience_us", "served", "share", "spare", "tenant", "ticket")
+
+    def __init__(
+        self, tenant: str, served: Served, share: Share, *, ticket: int, now_us: int, patience_us: int
+    ) -> None:
+        self.tenant = tenant
+        self.served = served
+        self.share = share
+        self.ticket = ticket
+        self.now_us = now_us
+        self.patience_us = patience_us
+        # Its tenant's promise where that is used up, and whether it waits for time to spare then.
+        self.beyond: Promise | None = None
+        self.spare = False
+
+    def __call__(self, wanted: Asked, chosen: ExitPlan) -> Waiting:
+        latency_ms, conditions = wanted.latency_ms, wanted.conditions is not None
+        deadline_us = NEVER_US if latency_ms is None else self.now_us + self.served.guard.usable_us(latency_ms)
+        return Waiting(
+            ticket=self.ticket,
+            served=self.served,
+            arrival_us=self.now_us,
+            deadline_us=deadline_us,
+            due_us=deadline_us if deadline_us < NEVER_US else self.now_us + self.patience_us,
+            mandatory=chosen.mandatory,
+            target=chosen.target,
+            bounded=wanted.bounded,
+            objective=wanted.objective,
+            share=self.share,
+            gate=None if chosen.gate is None else chosen.gate.threshold,
+            staged=conditions,
+            alone=conditions,
+            spare=self.spare,
+            owed_us=self.served.row_us(chosen.mandatory) if wanted.bounded else 0.0,
+        )

@@ -1,0 +1,210 @@
+"""What a journal holds: the records of everything a core is made from, was told, and said.
+
+Role: the vocabulary between `recorded.py`, which makes them, `journal.py`, which keeps them, and `replay.py`, which
+plays them. Does not: read or write files.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..clients.wire import Answer
+from ..policies.exits import Asked
+from ..policies.gates import GatePlan
+from ..policies.rates import Terms
+from ..policies.view import Run
+from ..profiles.costs import CostTables
+from .config import Limits
+from .records import Effect, Ended, ExitDone, Forget, RunFailed, RunReturned, Yield
+
+FORMAT = 1
+
+
+class JournalError(ValueError):
+    """The file cannot be used as a journal: where in it, what was expected."""
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Heard(_Record, frozen=True):
+    """An effect of the core, as much of it as makes two of them the same.
+
+    `what`: an answer's stop, an error's code, or the effect's own name. `numbers`: exit and total_us of an answer; else
+    the run or tickets. `id`: the request's, where one ended.
+    """
+
+    what: str
+    numbers: tuple[int, ...]
+    id: bytes = b""
+
+
+class Setup(_Record, frozen=True):
+    """All that a core is made from. `correction`, `miss_target`: of every network; `tenants`: what each is promised."""
+
+    limits: Limits = Limits()
+    policy: str = "stage-edf"
+    options: Mapping[str, Any] = {}
+    ahead_us: int = 0
+    correction: str = "conformal"
+    miss_target: float = 0.01
+    tenants: Mapping[str, Terms] = {}
+
+
+class Opened(_Record, frozen=True, tag=0):
+    """The first record. `delen`: the version that decided; `now_us`, `wall`: the core's clock, and the calendar."""
+
+    format: int
+    delen: str
+    now_us: int
+    wall: str
+    setup: Setup
+
+
+class Samples(_Record, frozen=True):
+    """Held-out samples of a network, packed: how sure and how right each exit was.
+
+    `doubt`: 1 - confidence as float16, shape (n, exits), little-endian; `correct`: as many bits; both deflated.
+    """
+
+    n: int
+    exits: int
+    doubt: bytes
+    correct: bytes
+
+    @classmethod
+    def of(cls, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> Samples:
+        """Pack them; shapes (n, exits)."""
+        doubt = (1 - np.asarray(confidence, np.float64)).astype("<f2")
+        right = np.packbits(np.asarray(correct, np.bool_))
+        n, exits = doubt.shape
+        return cls(n, exits, zlib.compress(doubt.tobytes()), zlib.compress(right.tobytes()))
+
+    def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Confidence and correctness, shape (n, exits). Raises JournalError."""
+        count = self.n * self.exits
+        try:
+            doubt = np.frombuffer(_unpacked(self.doubt, 2 * count), "<f2").reshape(self.n, self.exits)
+            right = np.frombuffer(_unpacked(self.correct, -(-count // 8)), np.uint8)
+        except (zlib.error, ValueError) as error:
+            raise JournalError(f"a network's samples cannot be unpacked: {error}") from error
+        return 1 - doubt.astype(np.float32), np.unpackbits(right, count=count).astype(bool).reshape(self.n, self.exits)
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """Never unpacks beyond what is expected."""
+    opened = zlib.decompressobj()
+    data = opened.decompress(packed, size)
+    if len(data) != size or not opened.eof:
+        raise ValueError(f"expected {size} bytes")
+    return data
+
+
+class NetworkNoted(_Record, frozen=True, tag=1):
+    """A network, as policies see it before its first request. `margin`: of its correction, which has seen nothing."""
+
+    name: str
+    version: str
+    batch_max: int
+    hop_us: float
+    gmac: tuple[float, ...] | None
+    guard: tuple[int, float]
+    margin: float
+    costs: CostTables
+    gates: tuple[GatePlan, ...] | None
+    samples: Samples | None
+
+
+class AskedNoted(_Record, frozen=True, tag=2):
+    """Bounds that requests have; they name them by their place among all of these, from 0."""
+
+    asked: Asked
+
+
+class Submitted(_Record, frozen=True, tag=3):
+    """A request came. `said`: `accepted`, or the code it was refused with. `payload_bytes`: of its input."""
+
+    now_us: int
+    tenant: str
+    network: str
+    id: bytes
+    asked: int
+    payload_bytes: int
+    said: str
+    heard: tuple[Heard, ...]
+
+
+class Cancelled(_Record, frozen=True, tag=4):
+    """The request with this ticket is no longer wanted."""
+
+    ticket: int
+    heard: tuple[Heard, ...]
+
+
+class Chosen(_Record, frozen=True, tag=5):
+    """The core was asked for a run, and this is what it decided."""
+
+    now_us: int
+    run: Run | None
+
+
+class Advanced(_Record, frozen=True, tag=6):
+    """The device reported on a run; logits are left out."""
+
+    now_us: int
+    done: ExitDone | RunFailed | RunReturned
+    heard: tuple[Heard, ...]
+
+
+class Expired(_Record, frozen=True, tag=7):
+    """Something was due."""
+
+    now_us: int
+    heard: tuple[Heard, ...]
+
+
+class Lost(_Record, frozen=True, tag=8):
+    """The worker died; when the next one is expected."""
+
+    now_us: int
+    ready_us: int
+    heard: tuple[Heard, ...]
+
+
+class Ready(_Record, frozen=True, tag=9):
+    """The worker takes runs."""
+
+    now_us: int
+
+
+class Closed(_Record, frozen=True, tag=10):
+    """The last record: why the journal ends here."""
+
+    reason: str
+
+
+Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready
+Record = Opened | NetworkNoted | AskedNoted | Event | Closed
+
+
+def heard(effects: list[Effect]) -> tuple[Heard, ...]:
+    """Effects of the core as a journal keeps them: what makes two of them the same."""
+    return tuple([_heard(effect) for effect in effects]) if effects else ()
+
+
+def _heard(effect: Effect) -> Heard:
+    if isinstance(effect, Ended):
+        reply = effect.reply
+        if isinstance(reply, Answer):
+            return Heard(reply.stop, (reply.exit, reply.total_us), effect.id)
+        return Heard(reply.code, (), effect.id)
+    if isinstance(effect, Forget):
+        return Heard("forget", effect.tickets)
+    return Heard("yield", (effect.run,)) if isinstance(effect, Yield) else Heard(f"restart: {effect.reason}", ())

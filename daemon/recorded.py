@@ -1,0 +1,187 @@
+"""The core with a journal beside it: does what `Server` does, and writes down what it was told and what it said.
+
+Role: `Recorded` stands in for `Server` in `loop.py` and in simulation; neither knows the difference. Networks are noted
+when the worker is ready, or with their first request. Does not: change any decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+
+from msgspec.structs import replace
+
+from ..clients.wire import Infer, Refusal
+from ..policies.exits import Asked
+from ..policies.policy import make_policy
+from ..policies.view import Run
+from .config import Config
+from .journal import Journal
+from .journal_records import (
+    FORMAT,
+    Advanced,
+    AskedNoted,
+    Cancelled,
+    Chosen,
+    Expired,
+    Lost,
+    NetworkNoted,
+    Opened,
+    Ready,
+    Samples,
+    Setup,
+    Submitted,
+    heard,
+)
+from .records import Effect, ExitDone, Payload, RunFailed, RunReturned
+from .server import Server
+
+# Distinct bounds remembered; beyond them the same ones are noted again.
+ASKED_MAX = 4096
+
+
+def setup_of(config: Config) -> Setup:
+    """What the daemon's core is made from."""
+    return Setup(
+        config.limits,
+        config.policy,
+        config.policy_options,
+        config.ahead_us,
+        config.correction,
+        config.miss_target,
+        {tenant.name: tenant.plain() for tenant in config.tenants},
+    )
+
+
+def core(
+    setup: Setup, journal: Journal | None, samples: Callable[[str], Samples | None], *, now_us: int, wall: str
+) -> Server:
+    """The daemon's core, with a journal if there is one; `now_us` and `wall`: both clocks, now."""
+    if journal is not None:
+        return Recorded(journal, setup, samples, now_us=now_us, wall=wall)
+    policy = make_policy(setup.policy, setup.options)
+    return Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+
+
+class Recorded(Server):
+    """A core that keeps a journal. Cost: 6 us and 144 bytes per request (scenario e2, 100/s, CPython 3.11, x86)."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        setup: Setup,
+        samples: Callable[[str], Samples | None] = lambda _name: None,
+        *,
+        now_us: int = 0,
+        wall: str = "",
+    ) -> None:
+        """`samples`: of a network, by its name, for those who ask what would have been."""
+        policy = make_policy(setup.policy, setup.options)
+        super().__init__(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+        self._journal = journal
+        self._samples = samples
+        self._noted: set[str] = set()
+        self._idle: int | None = None
+        self._asked: dict[Asked, int] = {}
+        self._asked_count = 0
+        journal.write(Opened(FORMAT, version("delen"), now_us, wall, setup))
+
+    def submit(
+        self, now_us: int, tenant: str, infer: Infer, wanted: Asked, payload: Payload
+    ) -> tuple[Refusal | int, list[Effect]]:
+        """As `Server`."""
+        self._idle = None
+        verdict, effects = super().submit(now_us, tenant, infer, wanted, payload)
+        if self._journal.open:
+            if infer.network not in self._noted:
+                self._note_network(infer.network)
+            said = verdict.code if isinstance(verdict, Refusal) else "accepted"
+            asked, size = self._number(wanted), len(payload)
+            record = Submitted(now_us, tenant, infer.network, infer.id, asked, size, said, heard(effects))
+            self._journal.write(record)
+        return verdict, effects
+
+    def cancel(self, ticket: int) -> list[Effect]:
+        """As `Server`."""
+        self._idle = None
+        effects = super().cancel(ticket)
+        if effects:
+            self._journal.write(Cancelled(ticket, heard(effects)))
+        return effects
+
+    def next(self, now_us: int) -> Run | None:
+        """As `Server`."""
+        if not self.can_run(now_us):
+            return None
+        waited = len(self._backlog)
+        run = super().next(now_us)
+        if run is None and waited == self._idle == len(self._backlog):
+            # The same question again, and the same answer: nothing has come or gone since.
+            return None
+        self._journal.write(Chosen(now_us, run))
+        self._idle = len(self._backlog) if run is None else None
+        return run
+
+    def advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
+        """As `Server`."""
+        self._idle = None
+        effects = super().advance(now_us, done)
+        if self._journal.open:
+            told = replace(done, logits=b"") if isinstance(done, ExitDone) else done
+            self._journal.write(Advanced(now_us, told, heard(effects)))
+        return effects
+
+    def expire(self, now_us: int) -> list[Effect]:
+        """As `Server`."""
+        due = now_us >= self.wake_at()
+        effects = super().expire(now_us)
+        if due or effects:
+            self._idle = None
+            self._journal.write(Expired(now_us, heard(effects)))
+        self._journal.tick(now_us)
+        return effects
+
+    def worker_ready(self, now_us: int) -> None:
+        """As `Server`."""
+        self._idle = None
+        super().worker_ready(now_us)
+        for name in self.networks:
+            if name not in self._noted:
+                self._note_network(name)
+        self._journal.write(Ready(now_us))
+
+    def worker_lost(self, now_us: int, ready_us: int) -> list[Effect]:
+        """As `Server`."""
+        self._idle = None
+        effects = super().worker_lost(now_us, ready_us)
+        self._journal.write(Lost(now_us, ready_us, heard(effects)))
+        return effects
+
+    def _number(self, wanted: Asked) -> int:
+        number = self._asked.get(wanted)
+        if number is None:
+            if len(self._asked) >= ASKED_MAX:
+                self._asked.clear()
+            number = self._asked[wanted] = self._asked_count
+            self._asked_count += 1
+            self._journal.write(AskedNoted(wanted))
+        return number
+
+    def _note_network(self, name: str) -> None:
+        # Nothing of it has run yet, so hop and correction are as they were at its load.
+        served = self.networks[name]
+        self._noted.add(name)
+        self._journal.write(
+            NetworkNoted(
+                name=name,
+                version=served.version,
+                batch_max=served.batch_max,
+                hop_us=served.hop_us,
+                gmac=served.gmac,
+                guard=(served.guard.fixed_us, served.guard.share),
+                margin=served.correction.margin,
+                costs=served.costs.tables(),
+                gates=None if served.gates is None else tuple(served.gates.plans),
+                samples=self._samples(name),
+            )
+        )

@@ -1,0 +1,208 @@
+"""Networks of a scenario: from published latencies, a batching curve or a profile to what the core serves.
+
+Role: `networks_of` makes a `Served` per network, and the `Behaviour` of its bundle's held-out samples where one is
+named. Does not: read scenarios.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from ..policies.correction_rivals import correction
+from ..policies.view import Guard, Served
+from ..profiles.assumed import assumed_cost, assumed_profile
+from ..profiles.costs import Costs
+from ..profiles.schema import Cost, Profile, read_profile
+from . import hosting
+from .noise import NoiseSpec
+from .simulate import Behaviour
+
+# The 95th percentile of a normal distribution.
+P95_SIGMAS = 1.645
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One network and what it costs, in one of two ways.
+
+    `profile`: a profile file beside the scenario, of the bundle `bundle`; gates and inputs behave as its held-out
+    samples; with `alpha`, batches cost what that says and not what was measured, as on another engine. Else
+    `latency_ms`, cumulative to the end of each segment at batch size `batch`, and how a batch of B compares with it:
+    `fixed` + `per_row` x B; for batch 1 figures `alpha`, which is `fixed` = alpha and `per_row` = 1 - alpha.
+    `head_ms`: of each head, at that batch size, where it is not counted in. `accuracy`: per exit, a share.
+    `energy_mj`: cumulative like `latency_ms`, of one request at that batch size; `head_mj`: of each head.
+
+    `p95_over_p50`: what a profile of it would have shown, for corrections that believe it; left out, what the noise
+    that it will meet would show. `slower`: it takes so many times as long on this device.
+    """
+
+    name: str
+    profile: str = ""
+    bundle: str = ""
+    latency_ms: tuple[float, ...] = ()
+    accuracy: tuple[float, ...] = ()
+    energy_mj: tuple[float, ...] = ()
+    head_ms: tuple[float, ...] = ()
+    head_mj: tuple[float, ...] = ()
+    p95_over_p50: float | None = None
+    slower: float = 1.0
+    batch: int = 1
+    fixed: float = 0.4
+    per_row: float = 0.6
+    alpha: float | None = None
+    batch_max: int = 32
+
+
+class Plan(NamedTuple):
+    """How the core is to see all networks: its correction, the guard on latency bounds, a first hop, and the noise."""
+
+    correction: str
+    guard_us: int
+    guard_share: float
+    hop_us: float
+    noise: NoiseSpec
+
+    @property
+    def p95_over_p50(self) -> float:
+        """What a profile taken in this noise would show: jitter and drift, but neither steps nor stalls."""
+        return math.exp(P95_SIGMAS * math.hypot(self.noise.sigma, self.noise.ar1_sigma))
+
+
+def networks_of(
+    networks: Sequence[Network], plan: Plan, directory: Path
+) -> tuple[list[Served], Mapping[str, Behaviour]]:
+    """What the core serves, and how inputs behave. Raises ValueError: what does not fit together."""
+    served: list[Served] = []
+    behaviours: dict[str, Behaviour] = {}
+    for network in networks:
+        made, ratio = _from_profile(network, directory) if network.profile else _from_latencies(network, plan)
+        made.hop_us, made.guard = plan.hop_us, Guard(plan.guard_us, plan.guard_share)
+        made.correction = correction(plan.correction, p95_over_p50=ratio)
+        served.append(made)
+        if network.bundle:
+            behaviours[network.name] = _behaviour(network.bundle)
+    return served, behaviours
+
+
+def _from_profile(network: Network, directory: Path) -> tuple[Served, float]:
+    if not network.bundle:
+        raise ValueError(f"network {network.name} has a profile; name its bundle too")
+    profile = _profile(directory / network.profile)
+    if network.slower != 1 or network.alpha is not None:
+        profile = _changed(profile, network)
+    view = _served(network.bundle, profile, network.batch_max)
+    made = Served(network.name, view.version, view.costs, view.gates, view.batch_max, view.hop_us, gmac=view.gmac)
+    return made, p95_over_p50(profile)
+
+
+def p95_over_p50(profile: Profile) -> float:
+    """How far its 95th percentiles lie above its medians, all steps at batch 1 together."""
+    steps = [row[0] for row in (*profile.segments, *profile.heads)]
+    return max(1.0, sum(step.p95_us for step in steps) / sum(step.p50_us for step in steps))
+
+
+def _changed(profile: Profile, network: Network) -> Profile:
+    """The profile of a slower device, or of one where batches pay off otherwise."""
+    alpha, sizes = network.alpha, profile.batches
+    if alpha is not None:
+        sizes = tuple(range(1, network.batch_max + 1))
+
+    def row(costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
+        if alpha is None:
+            return tuple(_scaled(cost, network.slower, 1.0) for cost in costs)
+        growth = [alpha + (1 - alpha) * size for size in sizes]
+        return tuple(_scaled(costs[0], network.slower * by, by) for by in growth)
+
+    return replace(
+        profile,
+        batches=sizes,
+        segments=tuple(row(costs) for costs in profile.segments),
+        heads=tuple(row(costs) for costs in profile.heads),
+    )
+
+
+def _scaled(cost: Cost, by: float, energy_by: float) -> Cost:
+    energy_mj = None if cost.energy_mj is None else cost.energy_mj * energy_by
+    return replace(cost, p50_us=cost.p50_us * by, p95_us=cost.p95_us * by, p99_us=cost.p99_us * by, energy_mj=energy_mj)
+
+
+@lru_cache(maxsize=16)
+def _profile(path: Path) -> Profile:
+    return read_profile(path)
+
+
+@lru_cache(maxsize=16)
+def _bundle(name: str) -> Bundle:
+    return load_bundle(find_bundle(name, [shipped_directory()]))
+
+
+_views: dict[tuple[str, bytes, int], Served] = {}
+
+
+def _served(bundle: str, profile: Profile, batch_max: int) -> Served:
+    # Gates take a while to tabulate, and every run of a scenario needs the same.
+    key = (bundle, msgspec.msgpack.encode(profile), batch_max)
+    if key not in _views:
+        _views[key] = hosting.served(_bundle(bundle), profile, batch_max)
+    return _views[key]
+
+
+@lru_cache(maxsize=16)
+def _behaviour(bundle: str) -> Behaviour:
+    calibration = _bundle(bundle).calibration()
+    if calibration is None:
+        raise ValueError(f"bundle {bundle} has no calibration to draw inputs from")
+    return Behaviour(calibration.confidence.tolist(), calibration.correct.tolist())
+
+
+def _from_latencies(network: Network, plan: Plan) -> tuple[Served, float]:
+    _check(network)
+    ratio = plan.p95_over_p50 if network.p95_over_p50 is None else network.p95_over_p50
+    fixed = network.fixed if network.alpha is None else network.alpha
+    per_row = network.per_row if network.alpha is None else 1 - network.alpha
+    batches = tuple(range(1, network.batch_max + 1))
+    zeros = (0.0,) * len(network.latency_ms)
+
+    def row(ms: float, share_mj: float) -> tuple[Cost, ...]:
+        us = 1000 * ms * network.slower
+        known_mj = share_mj if network.energy_mj else None
+        sizes = [(us * (fixed + per_row * size), None if known_mj is None else known_mj * size) for size in batches]
+        return tuple(assumed_cost(us, mj, p95_over_p50=ratio) for us, mj in sizes)
+
+    trunk = zip(_differences(network.latency_ms), _differences(network.energy_mj or zeros), strict=True)
+    rows = tuple(row(ms, share_mj) for ms, share_mj in trunk)
+    each_head = zip(network.head_ms or zeros, network.head_mj or zeros, strict=True)
+    heads = tuple(row(ms, share_mj) for ms, share_mj in each_head)
+    profile = assumed_profile(network.name, batches, rows, heads, network.accuracy)
+    costs = Costs.of(profile, network.batch_max)
+    return Served(network.name, "1", costs, None, network.batch_max, 0.0), ratio
+
+
+def _check(network: Network) -> None:
+    exits = len(network.latency_ms)
+    counts = {len(network.energy_mj), len(network.head_ms), len(network.head_mj)}
+    if not exits or len(network.accuracy) != exits or not counts <= {0, exits}:
+        raise ValueError(
+            f"network {network.name} has {exits} latencies, {len(network.accuracy)} accuracies, "
+            f"{len(network.energy_mj)} energies, {len(network.head_ms)} and {len(network.head_mj)} figures of heads; "
+            "expected as many of each, or a profile"
+        )
+    if list(network.latency_ms) != sorted(network.latency_ms) or network.latency_ms[0] <= 0:
+        raise ValueError(f"network {network.name}: latency_ms is {network.latency_ms}; expected rising, above 0")
+    if network.slower <= 0 or (network.p95_over_p50 is not None and network.p95_over_p50 < 1):
+        raise ValueError(
+            f"network {network.name}: slower is {network.slower}, p95_over_p50 {network.p95_over_p50}; expected above "
+            "0, and 1 or more"
+        )
+
+
+def _differences(cumulative: Sequence[float]) -> list[float]:
+    """What each segment adds."""
+    return [value - before for before, value in zip((0.0, *cumulative), cumulative, strict=False)]

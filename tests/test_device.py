@@ -1,0 +1,111 @@
+"""The device as the core knows it: when it is free, when it wants another run, and when a run takes far too long."""
+
+from __future__ import annotations
+
+from delen.daemon.config import Limits
+from delen.daemon.device import Device
+from delen.daemon.records import Flight
+from delen.policies import batches
+from delen.policies.view import NEVER_US, Waiting
+from delen.tests.exact import exact, flight, waits
+
+NET = exact()
+FAR_US = 1_000_000
+
+
+def timed(ticket: int, *, mandatory: int = 0, stage: int = 0) -> Waiting:
+    return waits(ticket, NET, deadline_us=FAR_US, mandatory=mandatory, stage=stage)
+
+
+def device(*flights: Flight, ahead_us: int = 0) -> Device:
+    made = Device(Limits(), ahead_us)
+    made.up(0)
+    for each in flights:
+        made.post(each)
+    return made
+
+
+def test_a_run_may_start_now_where_nothing_runs_and_never_before_the_worker_is_ready() -> None:
+    assert device().start_us(5) == 5
+    assert Device(Limits(), 0).start_us(5) is None
+    assert device(flight(1, timed(1))).start_us(5) is None
+
+
+def test_the_next_run_may_be_posted_only_shortly_before_the_end_of_the_one_that_executes() -> None:
+    ahead = device(flight(1, timed(1)), ahead_us=200)
+    post_us = ahead.post_at()
+    assert 711 - 200 - 2 <= post_us <= 711 - 200
+    assert ahead.start_us(post_us - 1) is None
+    assert ahead.start_us(post_us) == 711
+    assert ahead.start_us(900) == 900, "it should have been over already"
+    ahead.post(flight(2, timed(2), start_us=711))
+    assert (ahead.start_us(700), ahead.post_at()) == (None, NEVER_US), "there are never more than two"
+
+
+def test_the_one_behind_begins_when_the_first_is_over() -> None:
+    first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
+    both = device(first, second, ahead_us=200)
+    assert [each.run.id for each in both.flights()] == [1, 2]
+    both.over(first, 800)
+    assert (both.running, both.posted) == (second, None)
+    assert (second.posted_us, second.ends_us, second.must_us) == (800, 1_511, 911)
+
+
+def test_a_run_taken_back_leaves_the_one_that_executes_alone() -> None:
+    first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
+    both = device(first, second, ahead_us=200)
+    both.over(second, 300)
+    assert (both.running, both.posted, first.posted_us) == (first, None, 0)
+
+
+def test_it_is_free_when_what_deadlines_need_is_done_and_the_rest_has_given_way() -> None:
+    # What must be done takes 111 us, up to the second exit 311, all of it 711.
+    assert device(flight(1, timed(1))).free_us(0) == 111, "asked in time, it ends with what it must"
+    assert device(flight(1, timed(1))).free_us(120) == 311, "later, with the exit ahead"
+    assert device(flight(1, timed(1))).free_us(500) == 711
+    assert device(flight(1, timed(1, mandatory=2))).free_us(0) == 711
+    assert device(flight(1, timed(1, mandatory=2))).free_us(9_000) == 9_000
+    assert device(flight(1, timed(1, stage=1), stop=1)).free_us(0) == 211, "depth alone gives way at its next exit"
+    assert device().free_us(7) == 7
+
+
+def test_with_a_run_posted_behind_it_is_free_after_both() -> None:
+    both = device(flight(1, timed(1, mandatory=2)), flight(2, timed(2, mandatory=2), start_us=711), ahead_us=200)
+    assert both.free_us(0) == 711 + 711
+
+
+def test_who_is_in_one_of_its_runs_is_known() -> None:
+    both = device(flight(1, timed(1), timed(2)), flight(2, timed(3), start_us=711), ahead_us=200)
+    assert [both.holds(ticket) for ticket in (1, 2, 3, 4)] == [True, True, True, False]
+    assert both.find(2) is both.posted
+    assert both.find(9) is None
+
+
+def test_a_run_that_takes_far_too_long_is_overdue() -> None:
+    limits = Limits()
+    slow = device(flight(1, timed(1)))
+    assert slow.wake_at() == limits.run_ms_min * 1000
+    long = flight(1, timed(1))
+    long.run = batches.choice(1, [timed(1)], [2], 10**6).run or long.run
+    assert device(long).wake_at() == int(limits.run_factor_max * 10**6)
+    assert device().wake_at() == NEVER_US
+
+
+def test_when_it_is_lost_so_is_all_it_had_until_it_is_up_again() -> None:
+    first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
+    gone = device(first, second, ahead_us=200)
+    assert gone.lost(50_000) == (first, second)
+    assert (gone.start_us(10), gone.free_us(10), list(gone.flights())) == (None, 50_000, [])
+    gone.up(40_000)
+    assert gone.start_us(40_000) == 40_000
+
+
+def test_only_deadlines_of_this_run_are_owed_anything() -> None:
+    assert flight(1, timed(1)).timed
+    assert not flight(1, waits(1, NET, due_us=5)).timed
+    assert not flight(1, timed(1, stage=1)).timed
+    beyond = timed(1)
+    beyond.spare = True
+    assert not flight(1, beyond).timed
+    assert not flight(1, beyond).bounded, "it gives way like best effort"
+    assert not flight(1, waits(1, NET, bounded=False)).bounded

@@ -1,0 +1,269 @@
+"""The default policy: who goes first, with whom, how deep, and when depth must wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delen.daemon.backlog import Backlog
+from delen.policies.fairness import Share
+from delen.policies.policy import make_policy
+from delen.policies.view import Choice, Run, Waiting
+from delen.tests.exact import exact, waits
+
+NET, OTHER = exact(), exact("other")
+FAR_US = 1_000_000
+
+
+def decision(*queue: Waiting, now_us: int = 0, **options: object) -> Choice | None:
+    backlog = Backlog()
+    for waiting in queue:
+        backlog.add(waiting)
+    return make_policy("stage-edf", options).choose(backlog.view(), now_us, 1)
+
+
+def choose(*queue: Waiting, now_us: int = 0, **options: object) -> Choice:
+    choice = decision(*queue, now_us=now_us, **options)
+    assert choice is not None
+    return choice
+
+
+def run_of(choice: Choice) -> Run:
+    assert choice.run is not None
+    return choice.run
+
+
+def tickets(choice: Choice) -> list[int]:
+    assert [member.ticket for member in choice.members] == [row.ticket for row in run_of(choice).rows]
+    return [member.ticket for member in choice.members]
+
+
+def stops(choice: Choice) -> list[int]:
+    return [row.stop for row in run_of(choice).rows]
+
+
+def spare(waiting: Waiting) -> Waiting:
+    waiting.spare = True
+    return waiting
+
+
+def gated(ticket: int, *, deadline_us: int = FAR_US, stage: int = 0) -> Waiting:
+    made = waits(ticket, NET, deadline_us=deadline_us, mandatory=2, stage=stage)
+    made.gate = 0.9
+    return made
+
+
+def test_nothing_waits_nothing_runs() -> None:
+    assert decision() is None
+
+
+def test_depth_that_could_not_be_reached_in_time_is_not_begun() -> None:
+    held = waits(1, NET, deadline_us=210, stage=1)
+    assert decision(held) is None
+    assert decision(held, now_us=-1) is not None
+
+
+# ---- who goes first
+
+
+def test_earliest_deadline_first_across_networks() -> None:
+    choice = choose(waits(1, NET, deadline_us=9_000), waits(2, OTHER, deadline_us=8_000))
+    assert (run_of(choice).network, tickets(choice)) == ("other", [2])
+
+
+def test_those_with_deadlines_go_before_those_without_that_are_due_later() -> None:
+    timed, untimed = waits(1, NET, deadline_us=FAR_US), waits(2, OTHER, due_us=2 * FAR_US)
+    assert tickets(choose(timed, untimed)) == [1]
+    assert tickets(choose(timed, waits(2, OTHER, due_us=FAR_US // 2))) == [2]
+
+
+def test_work_without_a_deadline_that_is_due_goes_first_if_nobody_gets_late_by_it() -> None:
+    overdue = waits(1, OTHER, due_us=0, target=0)
+    assert tickets(choose(waits(2, NET, deadline_us=5_000), overdue, now_us=100)) == [1]
+    # The first exit takes 110 us: there is time for one only.
+    assert tickets(choose(waits(2, NET, deadline_us=300), overdue, now_us=100)) == [2]
+
+
+def test_best_effort_runs_while_deadlines_can_wait_and_not_a_moment_longer() -> None:
+    free = waits(2, OTHER, due_us=0, bounded=False)
+    # Alone and at its best exit it takes 110 us; half of the slack of 2 * 110 + 2 is enough, and then it is time for
+    # a full first batch too.
+    full_us = NET.time_us(0, 0, NET.batch_useful[0])
+    enough_us = 110 + 2 * (111 + full_us)
+    assert tickets(choose(waits(1, NET, deadline_us=enough_us), free)) == [2]
+    assert tickets(choose(waits(1, NET, deadline_us=enough_us - 3), free)) == [1]
+
+
+def test_without_filling_up_deadlines_come_first_always() -> None:
+    free = waits(2, OTHER, due_us=0, bounded=False)
+    assert tickets(choose(waits(1, NET, deadline_us=FAR_US), free, fill=False)) == [1]
+
+
+def test_a_full_batch_need_not_wait() -> None:
+    free = waits(99, OTHER, due_us=0, bounded=False)
+    queue = [waits(ticket, NET, deadline_us=FAR_US) for ticket in range(NET.batch_useful[0])]
+    assert tickets(choose(*queue, free)) == list(range(len(queue)))
+    assert tickets(choose(*queue[1:], free)) == [99]
+
+
+def test_those_beyond_their_share_keep_nobody_waiting() -> None:
+    beyond = spare(waits(1, NET, deadline_us=300))
+    assert tickets(choose(beyond, waits(2, OTHER, deadline_us=FAR_US))) == [2], "though theirs is the earlier deadline"
+    assert tickets(choose(beyond)) == [1]
+
+
+# ---- with whom
+
+
+def test_requests_share_a_batch_in_order_of_their_deadlines() -> None:
+    queue = [waits(ticket, NET, deadline_us=FAR_US + ticket) for ticket in (3, 1, 2)]
+    assert tickets(choose(*queue)) == [1, 2, 3]
+
+
+def test_survivors_of_different_runs_go_on_as_one_batch() -> None:
+    survivors = [waits(ticket, NET, deadline_us=FAR_US, mandatory=2, stage=1) for ticket in (1, 2)]
+    choice = choose(*survivors)
+    assert (run_of(choice).first, tickets(choice), stops(choice)) == (1, [1, 2], [2, 2])
+
+
+def test_those_who_have_their_answer_go_deeper_together_whoever_they_are() -> None:
+    mine = waits(1, NET, deadline_us=FAR_US, stage=1)
+    theirs = waits(2, NET, deadline_us=FAR_US + 1, stage=1, share=Share("b"))
+    without = waits(3, NET, due_us=5, stage=1)
+    choice = choose(mine, theirs, without)
+    assert run_of(choice).first == 1
+    assert tickets(choice) == [3, 1, 2]
+
+
+def test_who_must_run_alone_does() -> None:
+    alone = waits(1, NET, deadline_us=FAR_US)
+    alone.alone = True
+    assert tickets(choose(alone, waits(2, NET, deadline_us=FAR_US + 1))) == [1]
+    assert tickets(choose(waits(0, NET, deadline_us=FAR_US - 1), alone)) == [0]
+
+
+# ---- how deep
+
+
+@pytest.mark.parametrize(
+    ("left_us", "depth"), [(109, 0), (111, 0), (310, 0), (509, 0), (510, 1), (1_309, 1), (1_310, 2), (FAR_US, 2)]
+)
+def test_alone_it_goes_as_deep_as_half_the_time_left_over_allows(left_us: int, depth: int) -> None:
+    # Exit 0 takes 110 us, exits 1 and 2 take 200 and 600 us more.
+    assert stops(choose(waits(1, NET, deadline_us=left_us))) == [depth]
+
+
+@pytest.mark.parametrize(("left_us", "depth"), [(310, 0), (312, 1), (710, 1), (712, 2)])
+def test_how_much_of_the_time_left_over_goes_into_depth_is_an_option(left_us: int, depth: int) -> None:
+    assert stops(choose(waits(1, NET, deadline_us=left_us), spare_share=1.0)) == [depth]
+
+
+def test_never_deeper_than_wanted_nor_shallower_than_needed() -> None:
+    assert stops(choose(waits(1, NET, deadline_us=FAR_US, target=1))) == [1]
+    assert stops(choose(waits(1, NET, deadline_us=200, mandatory=1))) == [1]
+
+
+def test_exits_that_are_dominated_are_not_stopped_at() -> None:
+    network = exact("ladder", accuracies=(0.85, 0.85, 0.97))
+    # Time enough for segments 0 and 1, not for 2.
+    assert stops(choose(waits(1, network, deadline_us=600))) == [0]
+
+
+def test_where_others_could_join_a_run_ends_at_the_exit_it_must_reach() -> None:
+    first, second = waits(1, NET, deadline_us=2_000), waits(2, NET, deadline_us=FAR_US, stage=1)
+    assert stops(choose(first, second, fill=False)) == [0]
+    assert stops(choose(first, second, fill=False, rebatch=False)) == [1], "from there the second gains more"
+    assert stops(choose(first, waits(2, OTHER, deadline_us=FAR_US), fill=False, delay_price=0.0)) == [2]
+
+
+def test_under_a_gate_others_may_join_at_every_exit() -> None:
+    assert stops(choose(gated(1), gated(2))) == [2, 2], "nobody is left to join"
+    useful = NET.batch_useful[2]
+    assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)])) == [0] * useful
+    assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)], rebatch=False)) == [2] * useful
+
+
+def test_depth_goes_where_it_gains_most_accuracy_per_microsecond() -> None:
+    steep = exact("steep", accuracies=(0.5, 0.9, 0.92))
+    optional = [waits(1, NET, deadline_us=FAR_US, stage=1), waits(2, steep, deadline_us=FAR_US, stage=1)]
+    choice = choose(*optional)
+    assert (tickets(choice), stops(choice)) == ([2], [1])
+
+
+def test_a_tenant_with_more_weight_gets_its_depth_first() -> None:
+    light = waits(1, NET, deadline_us=FAR_US, stage=1)
+    heavy = waits(2, OTHER, deadline_us=FAR_US, stage=1, share=Share("b", weight=3.0))
+    assert tickets(choose(light, heavy)) == [2]
+    heavy.share = Share("b", weight=0.3)
+    assert tickets(choose(light, heavy)) == [1]
+
+
+@pytest.mark.parametrize(("extra_us", "first"), [(-3, 1), (3, 2)])
+def test_optional_depth_waits_for_a_deadline_that_could_not_wait_for_it(extra_us: int, first: int) -> None:
+    urgent, held = waits(1, NET, deadline_us=0, target=0), waits(2, OTHER, deadline_us=FAR_US, stage=1, target=1)
+    # The next exit takes 211 us; and a full first batch must fit behind it into half of the time left over.
+    needs_us = 110 + 2 * (211 + NET.time_us(0, 0, NET.batch_useful[0]))
+    urgent.deadline_us = urgent.due_us = needs_us + extra_us
+    assert tickets(choose(urgent, held)) == [first]
+
+
+# ---- any queue
+
+
+def run_us(first: int, depths: Sequence[int]) -> float:
+    """The time of one run by hand: a row more costs half of the first, rows leave where they stop, heads take 10 us."""
+
+    def batch(us: float, rows: int) -> float:
+        return us * (1 + 0.5 * (rows - 1)) if rows else 0.0
+
+    total = 0.0
+    for index, us in enumerate((100, 200, 400)):
+        if index >= first:
+            total += batch(us, sum(1 for stop in depths if stop >= index))
+            total += batch(10, sum(1 for stop in depths if stop == index))
+    return total
+
+
+QUEUES = st.lists(
+    st.tuples(st.integers(100, 4_000), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.booleans()),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(QUEUES, st.sampled_from([{}, {"rebatch": False}, {"fill": False}, {"spare_share": 1.0}]))
+def test_a_run_takes_what_it_says_and_makes_nobody_late_who_could_be_in_time(
+    requests: list[tuple[int, int, int, int, bool]], options: dict[str, Any]
+) -> None:
+    queue = [
+        waits(
+            ticket,
+            OTHER if other else NET,
+            deadline_us=deadline_us,
+            mandatory=mandatory,
+            target=max(mandatory, target, stage),
+            stage=stage,
+        )
+        for ticket, (deadline_us, mandatory, target, stage, other) in enumerate(requests)
+    ]
+    choice = decision(*queue, now_us=0, **options)
+    if choice is None:
+        assert all(waiting.optional for waiting in queue)
+        return
+    run = run_of(choice)
+    assert run.predicted_us == pytest.approx(run_us(run.first, stops(choice)), abs=1.01)
+    for member, stop in zip(choice.members, stops(choice), strict=True):
+        assert max(member.mandatory, member.stage) <= stop <= member.target
+    first = choice.members[0]
+    if run_us(first.stage, [first.expected]) + 1 <= first.deadline_us:
+        assert all(run.predicted_us <= member.deadline_us for member in choice.members)
+    if first.optional:
+        # Whoever must still be answered can wait for it.
+        for other in queue:
+            alone_us = run_us(other.stage, [other.expected])
+            in_time = other.optional or alone_us > other.deadline_us
+            assert in_time or run.predicted_us + alone_us <= other.deadline_us

@@ -1,0 +1,165 @@
+"""A journal's requests on a simulated device: they come as they came, and only what is to change changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+
+from delen.clients.bounds import Bounds
+from delen.clients.wire import Answer
+from delen.daemon import what_if
+from delen.daemon.journal_records import Cancelled, JournalError, Lost, Ready, Setup, Submitted
+from delen.daemon.outcomes import Measured, figures, measured
+from delen.daemon.replay import Replayed
+from delen.daemon.simulate import Simulation
+from delen.daemon.what_if import Change, Recording, imagine, noise_of, record
+from delen.policies.exits import asked
+from delen.profiles.schema import Profile
+from delen.tests.recorded_day import recorded_day
+from delen.tests.sample_profile import ACCURACIES, SEGMENTS_US, sample_profile
+
+QUIET = Setup()
+TIGHT = [Bounds(latency_ms=8.0), Bounds(latency_ms=20.0), Bounds(accuracy=0.955), Bounds()]
+
+
+def quiet_day(path: Path, seed: int = 1) -> tuple[Replayed, Recording]:
+    recorded_day(path, seed, count=400, setup=QUIET, faults=False, asked=TIGHT)
+    return record(path)
+
+
+def run(simulation: Simulation) -> Measured:
+    simulation.run()
+    return measured(simulation)
+
+
+def profile(times: float) -> Profile:
+    """Of the network `net`, everything so many times as long."""
+    slower = sample_profile(segments_us=[us * times for us in SEGMENTS_US], accuracies=ACCURACIES)
+    return msgspec.structs.replace(slower, network="net")
+
+
+def test_with_nothing_changed_it_comes_out_much_as_it_did(tmp_path: Path) -> None:
+    replayed, recording = quiet_day(tmp_path / "j")
+    since_us = replayed.outcomes[0].sent_us
+    then = figures(replayed.outcomes, replayed.server.networks, since_us=since_us)
+    now = run(imagine(replayed, recording, Change()))
+    assert now.requests == then.requests == 400
+    assert now.violations_pct == pytest.approx(then.violations_pct, abs=3)
+    assert now.effective_accuracy == pytest.approx(then.effective_accuracy, abs=3)
+    assert now.mean_exit == pytest.approx(then.mean_exit, abs=0.2)
+    assert now.p95_ms == pytest.approx(then.p95_ms, rel=0.25)
+
+
+def test_requests_come_when_and_as_they_came(tmp_path: Path) -> None:
+    simulation = recorded_day(tmp_path / "j", 3)
+    replayed, recording = record(tmp_path / "j")
+    imagined = imagine(replayed, recording, Change())
+    imagined.run()
+
+    def came(simulation: Simulation) -> list[tuple[object, ...]]:
+        first_us = min(outcome.sent_us for outcome in simulation.outcomes)
+        return sorted(
+            (o.sent_us - first_us, o.tenant, o.network, o.bounds.latency_ms or 0, o.bounds.accuracy or 0)
+            for o in simulation.outcomes
+        )
+
+    assert came(imagined) == came(simulation)
+
+
+def test_cancels_and_losses_of_the_worker_come_again(tmp_path: Path) -> None:
+    wanted = asked(Bounds())
+    recording = Recording()
+    for now_us in (1_000, 1_500, 1_700):
+        recording.take(Submitted(now_us, "a", "net", b"%d" % now_us, 0, 4, "accepted", ()), wanted)
+    recording.take(Cancelled(2, ()), None)
+    recording.take(Lost(2_000, 9_000, ()), None)
+    recording.take(Ready(8_000), None)
+    assert (recording.cancelled, recording.lost_us, recording.away_us) == ([(700, 1)], [1_000], [6_000])
+    replayed, _ = quiet_day(tmp_path / "j")
+    outcomes = imagine(replayed, recording, Change()).run()
+    assert [type(o.reply).__name__ for o in sorted(outcomes, key=lambda o: o.sent_us)] == [
+        "Answer",
+        "Failure",
+        "Answer",
+    ]
+    assert max(outcome.ended_us for outcome in outcomes) > 1_000 + 6_000
+
+
+def test_another_policy_decides_otherwise(tmp_path: Path) -> None:
+    replayed, recording = quiet_day(tmp_path / "j")
+    now = run(imagine(replayed, recording, Change()))
+    other = imagine(replayed, recording, Change(policy="latency-first"))
+    assert other.server.policy.name == "latency-first"
+    assert run(other).p50_ms < now.p50_ms
+
+
+def test_options_are_set_on_top_of_those_it_had(tmp_path: Path) -> None:
+    then = Setup(options={"rebatch": False})
+    assert Change(options={"spare_share": 0.9}).setup(then).options == {"rebatch": False, "spare_share": 0.9}
+    assert Change(policy="latency-first").setup(then).options == {}
+
+
+@pytest.mark.parametrize("times", [0.25, 2.0])
+def test_another_profile_is_another_device(tmp_path: Path, times: float) -> None:
+    replayed, recording = quiet_day(tmp_path / "j")
+    now = imagine(replayed, recording, Change())
+    other = imagine(replayed, recording, Change(profile=profile(times)))
+    now.run()
+    other.run()
+
+    def compute_us(simulation: Simulation, network: str) -> float:
+        took = [
+            reply.compute_us / reply.batches[0]
+            for outcome in simulation.outcomes
+            if isinstance(reply := outcome.reply, Answer) and outcome.network == network and reply.exit == 2
+        ]
+        return sum(took) / len(took)
+
+    assert compute_us(other, "net") == pytest.approx(times * compute_us(now, "net"), rel=0.4)
+    assert compute_us(other, "other") == pytest.approx(compute_us(now, "other"), rel=0.4)
+
+
+def test_a_profile_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
+    replayed, recording = quiet_day(tmp_path / "j")
+    strange = msgspec.structs.replace(profile(1.0), network="elsewhere")
+    with pytest.raises(JournalError, match="of network 'elsewhere'; the journal has net, other"):
+        imagine(replayed, recording, Change(profile=strange))
+    short = msgspec.structs.replace(sample_profile(segments_us=(1, 2), accuracies=(0.5, 0.9)), network="net")
+    with pytest.raises(JournalError, match="has 2 exits, the journal 3"):
+        imagine(replayed, recording, Change(profile=short))
+
+
+def test_the_device_is_as_slow_and_as_unsteady_as_it_was(tmp_path: Path) -> None:
+    recording = Recording()
+    path = tmp_path / "j"
+    recorded_day(path, 2, count=800, setup=QUIET, faults=False, asked=[Bounds(latency_ms=20.0)])
+    replayed, recording = record(path)
+    noise = noise_of(recording, replayed.networks, slow=True)
+    assert noise.sigma == pytest.approx(0.02, rel=0.2)
+    assert [at_s for at_s, _ in noise.steps] == [0.0]
+    assert noise.steps[0][1] == pytest.approx(1.0, rel=0.01)
+    twice = {cell: (n, 2 * took, logs, squares) for cell, (n, took, logs, squares) in recording.steps.items()}
+    recording.steps = twice
+    assert noise_of(recording, replayed.networks, slow=True).steps[0][1] == pytest.approx(2.0, rel=0.01)
+    assert noise_of(recording, replayed.networks, slow=False).steps == ()
+
+
+def test_requests_are_as_sure_as_they_were_and_beyond_like_samples_alike(tmp_path: Path) -> None:
+    replayed, recording = quiet_day(tmp_path / "j")
+    behaviours = what_if._behaviours(recording, replayed.networks, Random(0))
+    for name, rows in recording.confidences.items():
+        assert len(behaviours[name].confidence) == len(rows)
+        for row, reached in zip(behaviours[name].confidence, rows, strict=True):
+            assert {exit_index: row[exit_index] for exit_index in reached} == reached
+    # As sure at one exit, so as often right there as the samples that were drawn from.
+    noted = replayed.networks["net"].samples
+    assert noted is not None
+    confidence, correct = noted.arrays()
+    recording.confidences["net"] = [{0: 0.95}] * 500
+    drawn = what_if._behaviours(recording, replayed.networks, Random(0))["net"]
+    near = abs(confidence[:, 0] - 0.95) < 0.03
+    share = sum(row[0] for row in drawn.correct) / 500
+    assert share == pytest.approx(correct[near, 0].mean(), abs=0.1)
