@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .command_bench_policies import correction_command, oracle_command
 from .command_scenarios import scenarios_command
 from .tables import Column, json_option, print_json, print_table, progress, say
 
@@ -17,10 +18,11 @@ _MICROSECONDS, _HUNDREDTHS = "{:,.0f}".format, "{:.2f}".format
 
 @click.group("bench")
 def bench_command() -> None:
-    """Measure delen itself: round trips, decisions, footprint, scenarios. Leave the machine alone meanwhile."""
+    """Measure delen itself: round trips, decisions, scenarios and more. Leave the machine alone meanwhile."""
 
 
-bench_command.add_command(scenarios_command)
+for command in (scenarios_command, oracle_command, correction_command):
+    bench_command.add_command(command)
 
 
 @bench_command.command("rtt")

@@ -11,6 +11,7 @@ from delen.daemon.noise import NoiseSpec
 from delen.daemon.records import Ended, ExitDone, Restart, RunReturned
 from delen.daemon.server import Server
 from delen.daemon.simulate import PAYLOAD, TENSORS, Behaviour, Outcome, Simulation
+from delen.policies.correction_rivals import Static
 from delen.policies.exits import asked
 from delen.policies.view import GUARD
 from delen.tests.exact import exact
@@ -185,3 +186,18 @@ def test_what_a_run_never_reported_runs_again_on_the_next_worker() -> None:
     again = server.next(1_000)
     assert again is not None
     assert (again.first, [row.ticket for row in again.rows]) == (0, [1])
+
+
+def test_an_answer_held_for_a_deeper_one_is_given_in_time_though_the_device_became_faster_meanwhile() -> None:
+    long = exact("long", segments_us=(1_000, 6_000, 6_000))
+    long.correction = Static(1.5)
+    simulation = Simulation([long, exact()], noise=NoiseSpec())
+    simulation.ask(0, "patient", Bounds(latency_ms=20.0), "long")
+    # More than the device can do, so there is no slack for anything optional.
+    for when_us in range(100, 25_000, 300):
+        simulation.ask(when_us, "urgent", Bounds(latency_ms=4.0, accuracy=0.97))
+    simulation.at(3_000, setattr, long, "correction", Static(1.0))
+    [patient] = timed(simulation.run(), "patient")
+    assert (patient.exit, patient.stop) == (0, "deadline")
+    # Another segment could not be in time any more, guard and all; not merely when the bound itself has passed.
+    assert patient.total_us <= GUARD.usable_us(20.0) - 6_000

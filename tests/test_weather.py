@@ -7,12 +7,11 @@ from itertools import cycle
 
 import pytest
 
-from delen.daemon.weather import Ratios, TooLittle, Weather, observe
 from delen.daemon.journal_records import Advanced, Chosen, NetworkNoted, Record, Submitted
 from delen.daemon.records import ExitDone, RowDone, RunReturned, StepDone
+from delen.daemon.weather import Ratios, TooLittle, Weather, observe
 from delen.policies.view import Row, Run
 from delen.profiles.costs import CostTables
-
 
 # When the clock read this the first request came.
 BOOT_US = 7_000_000
