@@ -99,13 +99,7 @@ def _from_profile(network: Network, directory: Path) -> tuple[Served, float]:
         profile = _changed(profile, network)
     view = _served(network.bundle, profile, network.batch_max)
     made = Served(network.name, view.version, view.costs, view.gates, view.batch_max, view.hop_us, gmac=view.gmac)
-    return made, p95_over_p50(profile)
-
-
-def p95_over_p50(profile: Profile) -> float:
-    """How far its 95th percentiles lie above its medians, all steps at batch 1 together."""
-    steps = [row[0] for row in (*profile.segments, *profile.heads)]
-    return max(1.0, sum(step.p95_us for step in steps) / sum(step.p50_us for step in steps))
+    return made, hosting.p95_over_p50(profile)
 
 
 def _changed(profile: Profile, network: Network) -> Profile:

@@ -27,7 +27,9 @@ def prefix(members: Sequence[Waiting], served: Served, depth: int, now_us: int) 
         return [first]
     stage, deadline_us = first.stage, first.deadline_us
     deepest = max(depth, first.expected)
-    wanted = list(members[: batch_max(first, deepest)])
+    # Under a gate most leave at the next exit: what pays off there counts.
+    nearest = deepest if first.gate is None else served.next_exit[stage]
+    wanted = list(members[: batch_max(first, nearest)])
     if not any(map(_alone, wanted)):
         # Mostly there is time for all of them, and then for each on the way.
         all_us = served.time_us(stage, max(deepest, max([member.expected for member in wanted])), len(wanted))
