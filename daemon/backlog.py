@@ -43,6 +43,11 @@ class Backlog:
         pool = self._homes.pop(waiting.ticket, None)
         return pool is not None and pool.remove(waiting)
 
+    @property
+    def held(self) -> int:
+        """How many have the answer they must have and wait for a deeper one, with features on the device."""
+        return sum([len(pool.members) for pool in self._optional.values()])
+
     def view(self) -> View:
         """The queue for a policy: live, not a copy."""
         return self._view
@@ -50,6 +55,10 @@ class Backlog:
     def timed(self) -> _Pools:
         """Requests with a deadline that still need an answer."""
         return self._timed
+
+    def untimed(self) -> _Pools:
+        """Requests with bounds and without a deadline, or late already."""
+        return self._untimed
 
     def spare(self) -> _Pools:
         """Requests with bounds, beyond their tenant's share."""

@@ -41,7 +41,11 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(_Section, frozen=True):
-    """Every queue, message, batch, buffer, retry and wait has its bound here."""
+    """Every queue, message, batch, buffer, retry and wait has its bound here.
+
+    Requests with bounds but no deadline are due after `patience_ms`. If none has its turn for as long again, newcomers
+    with a deadline are let in only behind the next batch of them; behind all that are due for `wait_ms_max`.
+    """
 
     tenants_max: int = 64
     sessions_max: int = 256
@@ -56,7 +60,9 @@ class Limits(_Section, frozen=True):
     session_kept_ms: int = 60_000
     retries_max: int = 1
     patience_ms: int = 100
+    wait_ms_max: int = 10_000
     hold_ms: int = 1000
+    held_max: int = 1024
     start_ms_max: int = 60_000
     run_ms_min: int = 250
     run_factor_max: float = 20.0

@@ -158,7 +158,6 @@ def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Fl
         served=served,
         bounded=any(member.bounded and not member.spare for member in members),
         timed=bool(timed),
-        due_us=members[0].due_us,
         overdue_us=NEVER_US,
     )
 

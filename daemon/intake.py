@@ -18,6 +18,7 @@ from ..policies.fairness import Share
 from ..policies.policy import Policy
 from ..policies.pools import Chunk
 from ..policies.rates import Promise
+from ..policies.starving import Starving
 from ..policies.view import NEVER_US, Served, Waiting, rounded_up
 from .backlog import Backlog
 from .config import Limits
@@ -37,6 +38,7 @@ class Intake:
         self._device = device
         self._policy = policy
         self._ledger = ledger
+        self._starving = Starving(limits.patience_ms * 1000, limits.wait_ms_max * 1000)
 
     def full(self, account: Account, queued_bytes: int, infer: Infer) -> Refusal | None:
         """A refusal if this tenant may have nothing more waiting; `queued_bytes` with this request's."""
@@ -58,16 +60,17 @@ class Intake:
             said = f"device_share_max {promise.terms.device_share_max:g}: your quota of device time is used up"
             self._ledger.refuse(newcomer.tenant, missed=True)
             return Refusal(infer.version, infer.id, "quota", said, Offer(retry_after_ms=rounded_up(wait_us / 1000)))
+        newcomer.capped = promise is not None and promise.quota is not None
         admits = self._policy.admits
-        before = self._stand(now_us, wanted, newcomer, promise) if promise is not None and admits else ()
+        reserved = self._stand(now_us, wanted, newcomer, promise) if promise is not None and admits else ()
+        queue = self._queue(now_us, newcomer, reserved)
         protected = promise is not None and admits and newcomer.beyond is None and promise.protects
         chosen = plan(wanted, newcomer.served)
         if isinstance(chosen, Misfit):
-            tried = self._trial(now_us, wanted, newcomer, protected=protected) if admits else None
+            tried = self._trial(wanted, newcomer, queue, protected=protected) if admits else None
             if tried is not None:
                 return tried
-            refused = admission.Refused(chosen.message, chosen.offer)
-            return self._refused(infer, wanted, newcomer, refused, self._queue(now_us, ()))
+            return self._refused(infer, wanted, newcomer, admission.Refused(chosen.message, chosen.offer), queue)
         if protected and wanted.conditions is None:
             chosen = _shallowest(chosen)
         waiting = newcomer(wanted, chosen)
@@ -77,10 +80,6 @@ class Intake:
             waiting.due_us = now_us
         if wanted.latency_ms is None or not admits:
             return chosen, waiting
-        if promise is not None and newcomer.spare:
-            queue = self._queue_between(now_us, promise, before)
-        else:
-            queue = self._queue(now_us, before)
         if queue.fits(waiting) or (protected and queue.fits_on_average(waiting)):
             return chosen, waiting
         return self._refused(infer, wanted, newcomer, admission.refusal(wanted, chosen, queue, newcomer), queue)
@@ -97,7 +96,7 @@ class Intake:
         return self._ledger.promises.reserved(now_us, promise, first=newcomer.spare)
 
     def _trial(
-        self, now_us: int, wanted: Asked, newcomer: Newcomer, *, protected: bool
+        self, wanted: Asked, newcomer: Newcomer, queue: admission.Queue, *, protected: bool
     ) -> tuple[ExitPlan, Waiting] | None:
         """Take a request that by prediction cannot be in time, but could by the profile.
 
@@ -105,7 +104,7 @@ class Intake:
         correct them: now and then one request is, in time to spare. Whose next one should not miss is taken if it
         would be in time on average.
         """
-        served, latency_ms = newcomer.served, wanted.latency_ms
+        now_us, served, latency_ms = newcomer.now_us, newcomer.served, wanted.latency_ms
         if latency_ms is None or not self._device.ready:
             return None
         chosen = plan(wanted._replace(latency_ms=None), served)
@@ -115,7 +114,7 @@ class Intake:
         path_us, usable_us = served.costs.path_us(0, chosen.mandatory, 1), served.guard.usable_us(latency_ms)
         if protected and served.hop_us + path_us * served.correction.mu <= usable_us:
             waiting = newcomer(wanted, chosen)
-            if self._queue(now_us, ()).fits_on_average(waiting):
+            if queue.fits_on_average(waiting):
                 return chosen, waiting
         if now_us - served.ran_us < TRIAL_US or served.hop_us + path_us > usable_us:
             return None
@@ -146,15 +145,18 @@ class Intake:
         self._ledger.refuse(newcomer.tenant, missed=promise is None)
         return Refusal(infer.version, infer.id, code, message, offer)
 
-    def _queue(self, now_us: int, reserved: Sequence[Chunk]) -> admission.Queue:
-        """Mandatory work with deadlines, and what others may still ask within their promises."""
-        return admission.Queue(self._backlog.timed(), load.in_order([reserved]), self._device.free_us(now_us))
+    def _queue(self, now_us: int, newcomer: Newcomer, reserved: Sequence[Chunk]) -> admission.Queue:
+        """What there is beside this newcomer, as it stands: offers are judged on the same.
 
-    def _queue_between(self, now_us: int, promise: Promise, reserved: Sequence[Chunk]) -> admission.Queue:
-        """The same from where work beyond a promise stands: all of that goes first."""
-        before = [*self._backlog.work(), *reserved]
+        Mandatory work with deadlines, what others may still ask within their promises, and who has waited too long
+        without a deadline. For work beyond a promise all of that goes first.
+        """
+        free_us, promise = self._device.free_us(now_us), newcomer.beyond
+        first = [*self._starving.work(self._backlog.untimed(), now_us), *reserved]
+        if promise is None or not newcomer.spare:
+            return admission.Queue(self._backlog.timed(), load.in_order([first]), free_us)
         stretch = self._ledger.promises.stretch(now_us, promise)
-        return admission.Queue(self._backlog.spare(), before, self._device.free_us(now_us), stretch)
+        return admission.Queue(self._backlog.spare(), [*self._backlog.work(), *first], free_us, stretch)
 
 
 def _shallowest(chosen: ExitPlan) -> ExitPlan:
@@ -167,7 +169,7 @@ def _shallowest(chosen: ExitPlan) -> ExitPlan:
 class Newcomer:
     """Makes a request as it would wait, for any bounds and plan."""
 
-    __slots__ = ("beyond", "now_us", "patience_us", "served", "share", "spare", "tenant", "ticket")
+    __slots__ = ("beyond", "capped", "now_us", "patience_us", "served", "share", "spare", "tenant", "ticket")
 
     def __init__(
         self, tenant: str, served: Served, share: Share, *, ticket: int, now_us: int, patience_us: int
@@ -181,6 +183,8 @@ class Newcomer:
         # Its tenant's promise where that is used up, and whether it waits for time to spare then.
         self.beyond: Promise | None = None
         self.spare = False
+        # Whether its tenant has a quota, for which the most it may take is counted.
+        self.capped = False
 
     def __call__(self, wanted: Asked, chosen: ExitPlan) -> Waiting:
         latency_ms, conditions = wanted.latency_ms, wanted.conditions is not None
@@ -201,4 +205,8 @@ class Newcomer:
             alone=conditions,
             spare=self.spare,
             owed_us=self.served.row_us(chosen.mandatory) if wanted.bounded else 0.0,
+            most_us=self._most_us(chosen.target) if self.capped else 0.0,
         )
+
+    def _most_us(self, exit_index: int) -> float:
+        return self.served.costs.path_us(0, exit_index, 1) * self.served.correction.mu

@@ -141,7 +141,7 @@ class Ledger:
             if promised and wanted.latency_ms is not None:
                 usable_us = waiting.served.guard.usable_us(wanted.latency_ms)
                 typical = Typical(waiting.served, waiting.mandatory, usable_us)
-            promise.accept(now_us, waiting.owed_us, promised=promised, typical=typical)
+            promise.accept(now_us, waiting, promised=promised, typical=typical)
 
     def refuse(self, tenant: str, *, missed: bool) -> None:
         """A request was refused. `missed`: within what its tenant is promised."""
@@ -172,7 +172,7 @@ class Ledger:
             waiting.share.gained += max(0.0, costs.accuracy[reply.exit] - owed)
         promise = self.promises.of(tenant)
         if promise is not None:
-            promise.end(waiting.owed_us, promised=promised)
+            promise.end(waiting, promised=promised)
             if promise.firm is not None and promised and not _taken_back(reply):
                 promise.firm.note(met=isinstance(reply, Answer) and not reply.broken)
 

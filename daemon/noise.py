@@ -17,14 +17,11 @@ from random import Random
 
 import msgspec
 
+from ..policies.policy_options import expect
+
 US_PER_MS, US_PER_S = 1_000, 1_000_000
 # Beyond so many ms without a run, the drift is drawn in one jump: as likely, and a journal may start days after boot.
 DRIFT_STEPS_MAX = 100_000
-
-
-def _expect(name: str, value: object, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"noise: {name} is {value}; expected {expected}")
 
 
 class NoiseSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,15 +52,16 @@ class NoiseSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         for name in ("sigma", "ar1_sigma", "throttle_period_s", "stall_rate_hz", "stall_ms", "stall_cluster"):
-            _expect(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
+            expect(f"noise: {name}", getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("throttle_factor", "stall_gap_ms"):
-            _expect(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "more than 0")
-        _expect("ar1_rho", self.ar1_rho, 0 <= self.ar1_rho < 1, "0 or more and below 1")
-        _expect("throttle_share", self.throttle_share, 0 <= self.throttle_share <= 1, "a share, 0 to 1")
+            expect(f"noise: {name}", getattr(self, name), 0 < getattr(self, name) < math.inf, "more than 0")
+        expect("noise: ar1_rho", self.ar1_rho, 0 <= self.ar1_rho < 1, "0 or more and below 1")
+        expect("noise: throttle_share", self.throttle_share, 0 <= self.throttle_share <= 1, "a share, 0 to 1")
         for at_s, factor in self.steps:
-            _expect("steps", (at_s, factor), 0 <= at_s < math.inf and 0 < factor < math.inf, "(at_s, factor above 0)")
+            fits = 0 <= at_s < math.inf and 0 < factor < math.inf
+            expect("noise: steps", (at_s, factor), fits, "(at_s, factor above 0)")
         rising = all(earlier[0] < later[0] for earlier, later in pairwise(self.steps))
-        _expect("steps", self.steps, rising, "times that rise")
+        expect("noise: steps", self.steps, rising, "times that rise")
 
 
 # Source: MLPerf Inference, as quoted beside each. The split of `xavier_cpu` into jitter and drift is assumed, as the

@@ -111,13 +111,11 @@ class Recorded(Server):
 
     def next(self, now_us: int) -> Run | None:
         """As `Server`."""
-        if not self.can_run(now_us):
-            return None
-        waited = len(self._backlog)
+        asked, waited = self.can_run(now_us), len(self._backlog)
         run = super().next(now_us)
-        if run is None and waited == self._idle == len(self._backlog):
-            # The same question again, and the same answer: nothing has come or gone since.
-            return None
+        if not asked or (run is None and waited == self._idle == len(self._backlog)):
+            # No question, or the same again with the same answer: nothing has come or gone since.
+            return run
         self._journal.write(Chosen(now_us, run))
         self._idle = len(self._backlog) if run is None else None
         return run

@@ -108,7 +108,6 @@ class Flight:
     served: Served
     bounded: bool
     timed: bool
-    due_us: int
     overdue_us: int
     observed_us: int = 0
     profiled_us: float = 0.0

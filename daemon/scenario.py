@@ -10,6 +10,7 @@ Does not: run anything, or add up results.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ import msgspec
 import numpy as np
 
 from ..clients.bounds import Bounds
+from ..policies.correction_rivals import correction
 from ..policies.policy import PolicyError, make_policy
+from ..policies.policy_options import expect, expect_within
 from ..policies.rates import Terms, terms_fault
 from .config import Limits
 from .noise import NoiseSpec
-from .scenario_networks import Network, Plan, networks_of
+from .scenario_networks import Network, Plan, check_network, networks_of
 from .scenario_requests import Arrivals, Section, Stream, stream_requests
 from .simulate import Simulation
 
@@ -127,11 +130,9 @@ def load_scenario(name: str) -> Scenario:
     said.pop("directory", None)
     try:
         scenario = msgspec.convert(said, Scenario)
+        _check(scenario)
     except (msgspec.ValidationError, ValueError) as error:
         raise ScenarioError(f"{path}: {error}") from None
-    fault = _fault(scenario)
-    if fault:
-        raise ScenarioError(f"{path}: {fault}")
     points = tuple(point for case in scenario.cases for point in _points(case))
     return msgspec.structs.replace(scenario, directory=str(path.parent), cases=points)
 
@@ -233,16 +234,58 @@ def _points(case: Case) -> list[Case]:
     ]
 
 
-def _fault(scenario: Scenario) -> str | None:
-    """What cannot be right, in words; None when nothing is."""
+def _check(scenario: Scenario) -> None:
+    """Raises ValueError: a figure out of its range, or a name nobody has; where, and what was expected."""
+    expect_within(scenario, ("seeds", "queued_max"), 1)
+    expect_within(scenario, ("hop_us", "ahead_us", "guard_us"), 0)
+    expect("guard_share", scenario.guard_share, 0 <= scenario.guard_share < 1, "0 or more and below 1")
+    expect("duration_s", scenario.duration_s, 0 < scenario.duration_s < math.inf, "a finite number above 0")
+    within = 0 <= scenario.warmup_s < scenario.duration_s
+    expect("warmup_s", scenario.warmup_s, within, "0 or more and less than duration_s")
+    for key in ("streams", "cases", "policies"):
+        expect(key, "empty", bool(getattr(scenario, key)), "at least one")
+    for key in ("networks", "tenants", "cases"):
+        _once(key, [each.name for each in getattr(scenario, key)])
+    _once("policies", [spec.title for spec in scenario.policies])
+    for stream in scenario.streams:
+        if said := stream.fault(scenario.duration_s):
+            raise ValueError(f"tenant {stream.tenant}: {said}")
+    if said := _stranger(scenario):
+        raise ValueError(said)
+    for network in scenario.networks:
+        check_network(network)
+    for case in scenario.cases:
+        try:
+            _check_case(scenario, case)
+        except ValueError as error:
+            raise ValueError(f"case {case.name}: {error}") from None
+    for spec in scenario.policies:
+        make_policy(spec.name, spec.options)
+        correction(spec.correction)
+
+
+def _check_case(scenario: Scenario, case: Case) -> None:
+    expect_within(case, ("load",), 0)
+    expect("loads", case.loads, all(0 <= load < math.inf for load in case.loads), "finite numbers, 0 or more")
+    for tenant, rate in case.rates.items():
+        expect(f"rates.{tenant}", rate, 0 <= rate < math.inf, "a finite number, 0 or more")
+    said = case.arrivals.fault(scenario.duration_s) if case.arrivals else None
+    if said:
+        raise ValueError(said)
+    try:
+        changed = _networks(scenario, case)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"networks: {error}") from None
+    for network in changed:
+        check_network(network)
+
+
+def _stranger(scenario: Scenario) -> str | None:
+    """Who is named but not there, in words; None when all are."""
     networks = {network.name for network in scenario.networks}
     for stream in scenario.streams:
         if stream.network not in networks:
             return f"tenant {stream.tenant} asks network {stream.network!r}; there are {', '.join(sorted(networks))}"
-        if not stream.asks or not all(ask.share > 0 for ask in stream.asks):
-            return f"tenant {stream.tenant}: shares of its asks must be above 0"
-        if said := stream.arrivals.fault():
-            return f"tenant {stream.tenant}: {said}"
     tenants = {stream.tenant for stream in scenario.streams}
     for group, members in scenario.groups.items():
         if strangers := set(members) - tenants:
@@ -253,22 +296,15 @@ def _fault(scenario: Scenario) -> str | None:
     if promised and promised.keys() != tenants:
         return f"[[tenants]] are {', '.join(sorted(promised))}; streams are of {', '.join(sorted(tenants))}"
     for case in scenario.cases:
-        said = case.arrivals.fault() if case.arrivals else None
-        if said:
-            return f"case {case.name}: {said}"
-        strangers = {*case.tenants, *case.rates} - tenants
-        if strangers:
+        if strangers := {*case.tenants, *case.rates} - tenants:
             return f"case {case.name} names tenant {strangers.pop()!r}; there are {', '.join(sorted(tenants))}"
-        unknown = set(case.networks) - networks
-        if unknown:
+        if unknown := set(case.networks) - networks:
             return f"case {case.name} changes network {unknown.pop()!r}; there are {', '.join(sorted(networks))}"
-    if not 0 <= scenario.warmup_s < scenario.duration_s:
-        return f"warmup_s is {scenario.warmup_s}; expected 0 or more and less than duration_s"
-    for title in _repeated([spec.title for spec in scenario.policies]), _repeated([c.name for c in scenario.cases]):
-        if title:
-            return f"{title!r} is named twice"
     return None
 
 
-def _repeated(names: Sequence[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None)
+def _once(key: str, names: Sequence[str]) -> None:
+    """Raises ValueError naming the first that is there twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{key}: {twice!r} is named twice")

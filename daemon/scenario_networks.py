@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 
 from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
 from ..policies.correction_rivals import correction
+from ..policies.policy_options import expect
 from ..policies.view import Guard, Served
 from ..profiles.assumed import assumed_cost, assumed_profile
 from ..profiles.costs import Costs
@@ -82,6 +84,7 @@ def networks_of(
     served: list[Served] = []
     behaviours: dict[str, Behaviour] = {}
     for network in networks:
+        check_network(network)
         made, ratio = _from_profile(network, directory) if network.profile else _from_latencies(network, plan)
         made.hop_us, made.guard = plan.hop_us, Guard(plan.guard_us, plan.guard_share)
         made.correction = correction(plan.correction, p95_over_p50=ratio)
@@ -92,8 +95,6 @@ def networks_of(
 
 
 def _from_profile(network: Network, directory: Path) -> tuple[Served, float]:
-    if not network.bundle:
-        raise ValueError(f"network {network.name} has a profile; name its bundle too")
     profile = _profile(directory / network.profile)
     if network.slower != 1 or network.alpha is not None:
         profile = _changed(profile, network)
@@ -157,7 +158,6 @@ def _behaviour(bundle: str) -> Behaviour:
 
 
 def _from_latencies(network: Network, plan: Plan) -> tuple[Served, float]:
-    _check(network)
     ratio = plan.p95_over_p50 if network.p95_over_p50 is None else network.p95_over_p50
     fixed = network.fixed if network.alpha is None else network.alpha
     per_row = network.per_row if network.alpha is None else 1 - network.alpha
@@ -179,7 +179,28 @@ def _from_latencies(network: Network, plan: Plan) -> tuple[Served, float]:
     return Served(network.name, "1", costs, None, network.batch_max, 0.0), ratio
 
 
-def _check(network: Network) -> None:
+def check_network(network: Network) -> None:
+    """Raises ValueError: a figure no network can have; which, and what was expected."""
+    name = f"network {network.name}"
+    ratio, alpha = network.p95_over_p50, network.alpha
+    if not 0 < network.slower < math.inf or (ratio is not None and not 1 <= ratio < math.inf):
+        raise ValueError(
+            f"{name}: slower is {network.slower}, p95_over_p50 {ratio}; expected above 0, and 1 or more, both finite"
+        )
+    expect(f"{name}: batch_max", network.batch_max, network.batch_max >= 1, "1 or more")
+    expect(f"{name}: batch", network.batch, network.batch >= 1, "1 or more")
+    expect(f"{name}: alpha", alpha, alpha is None or 0 <= alpha <= 1, "a share, 0 to 1")
+    for key, value in (("fixed", network.fixed), ("per_row", network.per_row)):
+        expect(f"{name}: {key}", value, 0 <= value < math.inf, "a finite number, 0 or more")
+    expect(f"{name}: fixed + per_row", 0, network.fixed + network.per_row > 0, "more than 0, or batches cost nothing")
+    if network.profile:
+        if not network.bundle:
+            raise ValueError(f"{name} has a profile; name its bundle too")
+        return
+    _check_exits(network)
+
+
+def _check_exits(network: Network) -> None:
     exits = len(network.latency_ms)
     counts = {len(network.energy_mj), len(network.head_ms), len(network.head_mj)}
     if not exits or len(network.accuracy) != exits or not counts <= {0, exits}:
@@ -188,13 +209,17 @@ def _check(network: Network) -> None:
             f"{len(network.energy_mj)} energies, {len(network.head_ms)} and {len(network.head_mj)} figures of heads; "
             "expected as many of each, or a profile"
         )
-    if list(network.latency_ms) != sorted(network.latency_ms) or network.latency_ms[0] <= 0:
-        raise ValueError(f"network {network.name}: latency_ms is {network.latency_ms}; expected rising, above 0")
-    if network.slower <= 0 or (network.p95_over_p50 is not None and network.p95_over_p50 < 1):
-        raise ValueError(
-            f"network {network.name}: slower is {network.slower}, p95_over_p50 {network.p95_over_p50}; expected above "
-            "0, and 1 or more"
-        )
+    for key, expected in (("latency_ms", "rising, above 0"), ("energy_mj", "rising, 0 or more")):
+        values = getattr(network, key)
+        rising = all(0 <= before <= value < math.inf for before, value in pairwise((0.0, *values)))
+        fits = rising and (key == "energy_mj" or values[0] > 0)
+        expect(f"network {network.name}: {key}", values, fits, expected)
+    for key in ("head_ms", "head_mj"):
+        values = getattr(network, key)
+        fits = all(0 <= value < math.inf for value in values)
+        expect(f"network {network.name}: {key}", values, fits, "finite numbers, 0 or more")
+    fits = all(0 < value <= 1 for value in network.accuracy)
+    expect(f"network {network.name}: accuracy", network.accuracy, fits, "shares above 0 and at most 1")
 
 
 def _differences(cumulative: Sequence[float]) -> list[float]:

@@ -7,6 +7,7 @@ Does not: make random generators, or know networks, policies and devices.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..clients import arrivals
-from ..clients.bounds import Bounds, Objective, OnMiss
+from ..clients.bounds import Bounds, Objective, OnMiss, bounds_fault
 from ..profiles.traces import arrivals_of_trace
 
 
@@ -49,12 +50,14 @@ class Arrivals(Section, frozen=True, kw_only=True):
     bin_s: float | None = None
     random_start: bool = True
 
-    def fault(self) -> str | None:
-        """What is missing for its kind; the rest is checked where times are made."""
+    def fault(self, duration_s: float) -> str | None:
+        """What is missing for its kind, or outside the scenario; the rest is checked where times are made."""
         if self.kind == "trace" and not (self.trace and self.file):
             return "arrivals of kind trace need `trace`, the kind of file, and `file`"
         if self.kind == "mmpp" and not self.rates:
             return "arrivals of kind mmpp need `rates` and `dwell_s`"
+        if self.kind == "burst" and not 0 <= self.start_s < self.end_s <= duration_s:
+            return f"a burst from {self.start_s} to {self.end_s} s; expected 0 <= start_s < end_s <= {duration_s} s"
         return None
 
 
@@ -86,6 +89,15 @@ class Stream(Section, frozen=True, kw_only=True):
     rate: float = 1.0
     arrivals: Arrivals = Arrivals()
     asks: tuple[Ask, ...] = (Ask(),)
+
+    def fault(self, duration_s: float) -> str | None:
+        """What nobody could ask for, in words; None when all can be asked."""
+        if not 0 <= self.rate < math.inf:
+            return f"rate is {self.rate}; expected a finite number, 0 or more"
+        if not self.asks or not all(0 < ask.share < math.inf for ask in self.asks):
+            return "shares of its asks must be above 0, and there must be one"
+        unkept = next((said for ask in self.asks if (said := bounds_fault(ask.bounds()))), None)
+        return f"asks: {unkept}" if unkept else self.arrivals.fault(duration_s)
 
 
 def stream_requests(

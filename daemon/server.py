@@ -280,20 +280,20 @@ class Server:
         request.waiting.move_to(done.exit + 1)
         # Who leaves before the run's end was asked to give way; its features are kept too.
         kept = posted.keep or done.exit < posted.stop
-        until_us = self._until_us(request.waiting) if kept and not row.gated else now_us
-        reason = decide(request, now_us, kept=kept, until_us=until_us)
+        goes_on = kept and self._backlog.held < self._limits.held_max
+        until_us = self._until_us(request.waiting) if goes_on and not row.gated else now_us
+        reason = decide(request, now_us, kept=goes_on, until_us=until_us)
         if reason is None:
             self._backlog.add(request.waiting)
             self._device.look_again()
             if request.waiting.optional:
                 heappush(self._due, (until_us, row.ticket))
             return []
-        reply = (
-            answer(request, reason, now_us)
-            if reason != "drop"
-            else failure(request, "deadline", "its latency bound passed")
-        )
-        return self._end(request, reply, forget=kept and not row.gated)
+        if reason == "drop":
+            ended = failure(request, "deadline", "its latency bound passed")
+        else:
+            ended = answer(request, reason, now_us)
+        return self._end(request, ended, forget=kept and not row.gated)
 
     def _until_us(self, waiting: Waiting) -> int:
         return give_up_us(waiting, self._limits.hold_ms * 1000)

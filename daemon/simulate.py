@@ -28,9 +28,9 @@ from .noise import Noise, NoiseSpec
 from .records import Effect, Ended, ExitDone, Forget, Restart, RowDone, RunFailed, RunReturned, StepDone, Yield
 from .server import Server
 
-# Four classes of float32: nobody looks at what they hold.
 # What an action returns that the core learnt nothing of.
 UNTOLD = object()
+# Four classes of float32: nobody looks at what they hold.
 LOGITS, PAYLOAD = bytes(16), b"\0\0\0\0"
 TENSORS = (TensorSpec("float32", (1,)),)
 

@@ -11,6 +11,7 @@ scenarios. Differs: dominated exits are left out, and a request's own bound take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import msgspec
 import numpy as np
 
 from . import rival_runs
+from .policy_options import WAIT_MS_MAX, expect, expect_within
 from .pools import View
 from .view import NEVER_US, Choice, Waiting
 
@@ -35,6 +37,11 @@ class EdgeServingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     per_request: bool = True
     demotes: bool = False
     by_deadline: bool = False
+
+    def __post_init__(self) -> None:
+        expect_within(self, ("batch_max",), 1)
+        expect_within(self, ("slo_ms",), 0.001, WAIT_MS_MAX)
+        expect("clip", self.clip, 0 < self.clip < math.inf, "more than 0")
 
 
 class Plan(NamedTuple):

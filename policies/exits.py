@@ -1,7 +1,7 @@
 """Which exits fit a request's bounds, and which of them its objective prefers.
 
 Role: from bounds and a network's costs to an `ExitPlan`, or to a `Misfit` that says what would fit. Looks at no queue:
-whether there is time for it now is `admission.py`'s, and what runs next is `edf.py`'s.
+whether there is time for it now is `admission.py`'s, and what runs next is the policy's.
 """
 
 from __future__ import annotations

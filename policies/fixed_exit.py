@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import rival_runs
+from .policy_options import WAIT_MS_MAX, expect_within
 from .pools import View
 from .view import Choice, Waiting
 
@@ -18,6 +19,10 @@ class FixedExitOptions(rival_runs.FixedDepth, frozen=True, forbid_unknown_fields
     """`queue_delay_ms`: how long a request waits at most for its batch to fill."""
 
     queue_delay_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_within(self, ("queue_delay_ms",), 0, WAIT_MS_MAX)
 
 
 class FixedExit(rival_runs.AsPublished):

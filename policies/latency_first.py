@@ -10,8 +10,9 @@ from __future__ import annotations
 import msgspec
 
 from . import batches, load
+from .policy_options import expect_within
 from .pools import Pool, Pools, View
-from .stage_edf import first_due
+from .stage_edf import first_due, overdue_run
 from .view import Choice
 
 
@@ -22,6 +23,9 @@ class LatencyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     delay_price: float = 0.01
+
+    def __post_init__(self) -> None:
+        expect_within(self, ("delay_price",), 0)
 
 
 class LatencyFirst:
@@ -39,6 +43,13 @@ class LatencyFirst:
 
     def choose(self, view: View, now_us: int, run_id: int) -> Choice | None:
         """Pick the next run, or None when nothing waits. Cost: O(queued)."""
+        timed, untimed = [pool for pool in view.timed.values() if pool.members], first_due(view.untimed.values())
+        if timed and untimed is not None and untimed.members[0].due_us < now_us:
+            # Behind all deadlines these would wait for ever.
+            work = load.in_order([pool.chunks for pool in timed])
+            chosen = overdue_run(untimed, work, now_us, run_id)
+            if chosen is not None:
+                return chosen
         classes = (view.timed, view.untimed, view.spare, view.best_effort, view.optional)
         pool = next((pool for pools in classes if (pool := _longest_waiting(pools, now_us)) is not None), None)
         if pool is None:

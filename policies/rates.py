@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from .pools import Chunk
-from .view import NEVER_US, Served
+from .view import NEVER_US, Served, Waiting
 
 # A share of the device holds over this window: what a tenant leaves unused is its own for so long.
 WINDOW_US = 100_000
@@ -218,13 +218,13 @@ class Promise:
         """Whether it has asked lately, or something of it waits."""
         return self._pending > 0 or now_us - self._last_us < PRESENT_US
 
-    def accept(self, now_us: int, owed_us: float, *, promised: bool, typical: Typical | None) -> None:
-        """A request came in. `owed_us`: mandatory device time expected of it, `promised` if within its terms."""
+    def accept(self, now_us: int, waiting: Waiting, *, promised: bool, typical: Typical | None) -> None:
+        """A request came in, `promised` if within its terms; against a quota the most it may take is counted."""
         self._pending += 1
-        self._pending_us += owed_us
+        self._pending_us += waiting.most_us
         self._last_us = now_us
         if promised:
-            self._promised_us += owed_us
+            self._promised_us += waiting.owed_us
             if self.requests is not None:
                 self.requests.take(now_us, 1)
         if typical is not None:
@@ -239,12 +239,12 @@ class Promise:
         if self.quota is not None:
             self.quota.take(now_us, owed_us + free_us)
 
-    def end(self, owed_us: float, *, promised: bool) -> None:
+    def end(self, waiting: Waiting, *, promised: bool) -> None:
         """A request has ended; what it really took was booked."""
         self._pending -= 1
-        self._pending_us = max(0.0, self._pending_us - owed_us)
+        self._pending_us = max(0.0, self._pending_us - waiting.most_us)
         if promised:
-            self._promised_us = max(0.0, self._promised_us - owed_us)
+            self._promised_us = max(0.0, self._promised_us - waiting.owed_us)
 
 
 class Promises:

@@ -14,6 +14,7 @@ from operator import attrgetter
 import msgspec
 
 from . import batches
+from .policy_options import expect, expect_within
 from .pools import View
 from .view import Choice, Served, Waiting
 
@@ -59,6 +60,12 @@ class FixedDepth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exit: int | None = None
     exits: Mapping[str, int] = {}
     batch_max: int = 32
+
+    def __post_init__(self) -> None:
+        expect_within(self, ("batch_max",), 1)
+        expect("exit", self.exit, self.exit is None or self.exit >= 0, "0 or more")
+        for network, exit_index in self.exits.items():
+            expect(f"exits.{network}", exit_index, exit_index >= 0, "0 or more")
 
 
 def fixed_exit(served: Served, options: FixedDepth) -> int:

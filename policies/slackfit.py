@@ -16,8 +16,12 @@ import msgspec
 
 from ..profiles.costs import Costs
 from . import rival_runs
+from .policy_options import expect_within
 from .pools import View
 from .view import Choice, Served, Waiting
+
+# A list is made of each.
+BUCKETS_MAX = 10_000
 
 
 class SlackFitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,8 +32,8 @@ class SlackFitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting_only: bool = False
 
     def __post_init__(self) -> None:
-        if self.buckets < 1 or self.batch_max < 1:
-            raise ValueError(f"buckets {self.buckets}, batch_max {self.batch_max}; expected 1 or more")
+        expect_within(self, ("buckets",), 1, BUCKETS_MAX)
+        expect_within(self, ("batch_max",), 1)
 
 
 class Pair(NamedTuple):

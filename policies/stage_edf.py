@@ -20,7 +20,8 @@ from typing import NamedTuple
 import msgspec
 
 from . import batches, load
-from .pools import Pool, View
+from .policy_options import expect_within
+from .pools import Chunk, Pool, View
 from .view import NEVER_US, Choice, Waiting
 
 # A tenant counts as ahead of another below this part of its level: two `fairness.LEAD_US` in front.
@@ -42,6 +43,10 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fill: bool = True
     preempt: bool = True
     delay_price: float = 0.008
+
+    def __post_init__(self) -> None:
+        expect_within(self, ("spare_share",), 0, 1)
+        expect_within(self, ("delay_price",), 0)
 
 
 class Free(NamedTuple):
@@ -92,11 +97,10 @@ class StageEdf:
         untimed = first_due(view.untimed.values())
         urgent = first_due(timed)
         if untimed is not None and untimed.members[0].due_us < now_us:
-            spare_us = min(spare_us, 0) if urgent is not None else spare_us
-            chosen = self._must(view, untimed, now_us, run_id, Limits(0))
-            if urgent is None or (chosen.run is not None and chosen.run.predicted_us <= slack_us):
-                return chosen
-            return self._must(view, urgent, now_us, run_id, Limits(0))
+            if urgent is None:
+                return self._must(view, untimed, now_us, run_id, Limits(0))
+            chosen = overdue_run(untimed, work, now_us, run_id)
+            return self._must(view, urgent, now_us, run_id, Limits(0)) if chosen is None else chosen
         price = 0.0 if urgent is None else self._price(urgent)
         free = best_free(view, now_us, spare_us, price)
         if urgent is None:
@@ -177,6 +181,19 @@ def first_due(pools: Iterable[Pool]) -> Pool | None:
     return min((pool for pool in pools if pool.members), key=lambda pool: pool.members[0].due_us, default=None)
 
 
+def overdue_run(pool: Pool, work: Sequence[Chunk], now_us: int, run_id: int) -> Choice | None:
+    """Those due longest without a deadline, to where they must go: as many as make nobody late, as admission counts."""
+    served, stage = pool.members[0].served, pool.members[0].stage
+    members = batches.prefix(pool.members, served, pool.members[0].expected, now_us)
+    while members:
+        stops = [member.expected for member in members]
+        path_us = served.costs.path_us(stage, max(stops), len(members))
+        if load.slack_us([Chunk(now_us, NEVER_US, path_us, served), *work], now_us) >= 0:
+            return batches.choice(run_id, members, stops, batches.run_us(served, stage, stops))
+        members = members[: len(members) // 2]
+    return None
+
+
 def best_free(view: View, now_us: int, spare_us: int, price: float) -> Free | None:
     """Of the work nobody needs, the run that gains most accuracy per microsecond and takes no more than `spare_us`.
 
@@ -188,14 +205,17 @@ def best_free(view: View, now_us: int, spare_us: int, price: float) -> Free | No
     found += [_rate(pool, now_us + _least_us(pool)) for pool in view.spare.values() if pool.members]
     if len(found) > 1:
         found.sort(key=_first)
-    for rate, company in found:
+    for rate, at_best, company in found:
+        if price and at_best < price * _urgent(company):
+            # Mostly told without forming the run.
+            continue
         free = _free(rate, company, now_us, spare_us)
         if free is not None and (not price or _gain_rate(free) >= price * _urgent(free.members)):
             return free
     return None
 
 
-def _first(rated: tuple[float, Sequence[Waiting]]) -> float:
+def _first(rated: tuple[float, float, Sequence[Waiting]]) -> float:
     return -rated[0]
 
 
@@ -206,16 +226,17 @@ def _least_us(pool: Pool) -> int:
     return first.served.time_us(first.stage, first.expected, size)
 
 
-def _rate(pool: Pool, from_us: int = 0) -> tuple[float, Sequence[Waiting]]:
-    """What the best way on gains per microsecond, for what its tenants are due; and who would go, as many as may."""
+def _rate(pool: Pool, from_us: int = 0) -> tuple[float, float, Sequence[Waiting]]:
+    """What the best way on gains per microsecond, for what its tenants are due and at most; and who may go."""
     first, count = pool.members[0], len(pool.members)
     served = first.served
     count = min(count, served.batch_max)
     step = served.steps[first.stage][count]
     company = pool.fair(count, step.path_us / count, from_us)
     count = min(count, served.batch_useful[step.stop])
-    gain = sum([member.share.worth for member in company[:count]]) * step.gain
-    return gain / (served.hop_us + step.path_us * served.correction.mu), company
+    per_us = step.gain / (served.hop_us + step.path_us * served.correction.mu)
+    worth = sum([member.share.worth for member in company[:count]])
+    return worth * per_us, count * per_us if not first.spare else worth * per_us, company
 
 
 def _free(rate: float, company: Sequence[Waiting], now_us: int, spare_us: int) -> Free | None:

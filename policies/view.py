@@ -155,7 +155,7 @@ class Waiting:
     confidence exceeds it. `stage`: segments finished. `last_reached`: deepest exit it has an answer of, -1 for none.
     `expected`: the exit to plan for, `mandatory` or the next one where that is deeper. `spare`: beyond its tenant's
     share of the device, so it runs only in time nobody within theirs needs. `owed_us`: device time its mandatory part
-    is counted with until it ends.
+    is counted with until it ends. `most_us`: the same to `target` in a batch of its own, where its tenant has a quota.
     """
 
     ticket: int
@@ -175,6 +175,7 @@ class Waiting:
     stage: int = 0
     last_reached: int = -1
     owed_us: float = 0.0
+    most_us: float = 0.0
     expected: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -23,9 +23,12 @@ from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.clients.tables import print_json, progress
 from delen.clients.wire import VERSION, Answer, Failure, Infer
 from delen.daemon.config import Limits
+from delen.daemon.journal import Journal
+from delen.daemon.journal_records import Record, Setup
 from delen.daemon.noise import NoiseSpec
+from delen.daemon.recorded import core
 from delen.daemon.simulate import TENSORS, Behaviour
-from delen.policies.policy import Policy, make_policy, policy_names
+from delen.policies.policy import policy_names
 from delen.policies.rates import Terms
 from delen.policies.view import Served
 from delen.tests.desk_simulation import DeskSimulation
@@ -40,6 +43,23 @@ SHAPES: tuple[tuple[tuple[float, ...], tuple[float, ...], bool], ...] = (
     ((300,), (0.9,), True),
 )
 RUNS = 10_000
+
+
+class Unread(Journal):
+    """A journal nobody reads: what cannot be written down is found out, and nothing is kept."""
+
+    def __init__(self) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    @property
+    def open(self) -> bool:
+        return True
+
+    def write(self, record: Record) -> None:
+        self._encode(record)
+
+    def tick(self, now_us: int) -> None:
+        """Nothing waits."""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -83,17 +103,19 @@ def script(seed: int) -> DeskSimulation:
     networks = [_network(draw, number) for number in draw.sample(range(len(SHAPES)), draw.randint(1, 3))]
     tenants = NAMES[: draw.randint(1, len(NAMES))]
     defaults = {tenant: draw.choice([Bounds(), Bounds(), _bounds(draw)]) for tenant in tenants}
+    (policy, options), limits, noise = _policy(draw, seed), _limits(draw), _noise(draw)
+    hop_us, ahead_us = draw.choice([0, 0, 80, 400]), draw.choice([0, 0, 100, 1_000])
+    terms = {tenant: _terms(draw) for tenant in tenants} if draw.random() < 0.3 else {}
+    setup = Setup(limits=limits, policy=policy, options=options, ahead_us=ahead_us, tenants=terms)
     simulation = DeskSimulation(
         networks,
         defaults,
         seed=seed,
-        policy=_policy(draw, seed),
-        limits=_limits(draw),
-        noise=_noise(draw),
+        server=core(setup, Unread() if seed % 3 == 0 else None, lambda _name: None, now_us=0, wall=""),
+        limits=limits,
+        noise=noise,
         behaviours={network.name: _behaviour(len(network.costs.accuracy)) for network in networks},
-        hop_us=draw.choice([0, 0, 80, 400]),
-        ahead_us=draw.choice([0, 0, 100, 1_000]),
-        tenants={tenant: _terms(draw) for tenant in tenants} if draw.random() < 0.3 else None,
+        hop_us=hop_us,
         restart_us=draw.choice([500, 10_000, 100_000]),
     )
     spoilt = draw.choice([0, 0, 0, 17])
@@ -185,17 +207,19 @@ def _behaviour(exit_count: int) -> Behaviour:
     return Behaviour(confidence, [[sure > 0.3 for sure in sample] for sample in confidence])
 
 
-def _policy(draw: Random, seed: int) -> Policy:
+def _policy(draw: Random, seed: int) -> tuple[str, dict[str, object]]:
     """Each policy in turn; the default in every other script, with options."""
     names = policy_names()
     if seed % 2:
-        return make_policy(names[seed // 2 % len(names)])
-    options = {
+        turn, place = divmod(seed // 2, len(names))
+        waits = names[place] == "fixed-exit" and turn % 2
+        return names[place], {"queue_delay_ms": 5.0} if waits else {}
+    options: dict[str, object] = {
         "spare_share": draw.choice([0.5, 0.5, 0.9, 0.0]),
         "rebatch": draw.random() < 0.8,
         "fill": draw.random() < 0.8,
     }
-    return make_policy(names[0], options)
+    return names[0], options
 
 
 def _limits(draw: Random) -> Limits:

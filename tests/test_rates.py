@@ -136,6 +136,30 @@ def test_a_quota_holds_and_its_refusals_say_when_to_come_again() -> None:
     assert isinstance(simulation.run()[-1].reply, Answer)
 
 
+@pytest.mark.parametrize(
+    "bounds", [Bounds(), Bounds(latency_ms=5000.0), Bounds(accuracy=0.9)], ids=["none", "latency", "accuracy"]
+)
+def test_a_flood_at_once_gets_no_more_than_a_burst_of_its_quota(bounds: Bounds) -> None:
+    network = served(segments_us=SEGMENTS_US)
+    once_us = network.costs.path_us(0, network.exit_last, 1)
+    simulation = Simulation(
+        [network], tenants={"a": Terms(device_share_max=0.1), "b": Terms()}, noise=NoiseSpec(), seed=2
+    )
+    for number in range(800):
+        simulation.ask(number, "a", bounds)
+    simulation.run(until_us=WINDOW_US)
+    assert simulation.server.account("a").device_us <= 0.1 * WINDOW_US + once_us
+    simulation.poisson("a", bounds, 400, WINDOW_US, SECONDS)
+    outcomes = simulation.run()
+    ended_us = max(outcome.ended_us for outcome in outcomes)
+    device_us = simulation.server.account("a").device_us
+    # One that comes while a little is left may take more than that.
+    assert device_us <= 0.1 * (ended_us + WINDOW_US) + once_us
+    assert device_us >= 0.08 * ended_us, "a quota is there to be used"
+    codes = {outcome.reply.code for outcome in outcomes if isinstance(outcome.reply, Refusal)}
+    assert codes == {"quota"}
+
+
 STALLS = NoiseSpec(sigma=0.02, stall_rate_hz=1.0, stall_ms=20, stall_cluster=6, stall_gap_ms=20)
 
 

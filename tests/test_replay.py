@@ -31,6 +31,7 @@ from delen.daemon.simulate import Outcome, Simulation
 from delen.policies.policy import policy_names
 from delen.policies.rates import Terms
 from delen.tests.recorded_day import recorded_day
+from delen.tests.simulation import served
 
 TERMS = {"a": Terms(rate_hz=100.0, burst=2, firm=(1, 3)), "b": Terms(weight=4.0), "c": Terms(device_share_max=0.2)}
 
@@ -216,3 +217,15 @@ def test_what_this_delen_cannot_play_is_refused_in_words(tmp_path: Path, changes
     opened = msgspec.structs.replace(opened, setup=msgspec.structs.replace(opened.setup, **changes))
     with pytest.raises(JournalError, match=said):
         replay(rewritten(tmp_path / "other", [opened, *records]))
+
+
+def test_who_waits_for_company_while_the_worker_is_gone_is_not_asked_for_without_end(tmp_path: Path) -> None:
+    setup = Setup(policy="fixed-exit", options={"queue_delay_ms": 50.0})
+    journal = Journal(tmp_path / "j", bytes_max=100_000, note=pytest.fail)
+    simulation = Simulation([served()], server=Recorded(journal, setup))
+    simulation.ask(0, "a", Bounds())
+    simulation.kill_worker(10_000)
+    (outcome,) = simulation.run()
+    journal.close()
+    assert isinstance(outcome.reply, Answer)
+    exact(tmp_path / "j", simulation)

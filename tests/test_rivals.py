@@ -17,7 +17,7 @@ from delen.daemon.simulate import Simulation
 from delen.policies.clockwork import Clockwork, ClockworkOptions
 from delen.policies.edgeserving import EdgeServing, EdgeServingOptions
 from delen.policies.fixed_exit import FixedExit, FixedExitOptions
-from delen.policies.policy import Policy, PolicyError, make_policy
+from delen.policies.policy import Policy, make_policy
 from delen.policies.pools import View
 from delen.policies.rival_conditions import DelenConditions
 from delen.policies.slackfit import SlackFit, SlackFitOptions
@@ -145,11 +145,6 @@ def test_slackfit_starts_with_the_earliest_deadline_of_all() -> None:
     queue = view(waits(1, NET, deadline_us=5_000), waits(2, OTHER, deadline_us=4_000))
 
     assert ran(SlackFit().choose(queue, 0, 1)) == ([2], {2})
-
-
-def test_slackfit_rejects_no_buckets() -> None:
-    with pytest.raises(PolicyError, match="expected 1 or more"):
-        make_policy("slackfit", {"buckets": 0})
 
 
 # ---- clockwork

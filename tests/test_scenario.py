@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,13 @@ network = "net"
 rate = 50
 """
 
+NETWORK = '[[networks]]\nname = "net"\nlatency_ms = [1.0]\n'
+OTHER = NETWORK.replace('net"', 'other"')
+STREAM = '[[streams]]\ntenant = "c"\nnetwork = "net"\n'
+BURST = 'arrivals = { kind = "burst", burst = 4, start_s = %s, end_s = %s }'
+# Where the published traces lie; without them the cases that play one are left out.
+DATA = os.environ.get("DELEN_DATA", "")
+
 
 def load(folder: Path, text: str = SMALL, name: str = "small") -> Scenario:
     path = folder / f"{name}.toml"
@@ -60,6 +68,24 @@ def test_every_committed_scenario_loads_says_why_and_can_be_run(name: str) -> No
     runnable = next(case for case in short.cases if not needs_data(short, case))
     for policy in short.policies:
         prepare(short, runnable, policy, 0)
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_every_case_of_every_committed_scenario_makes_its_requests(name: str) -> None:
+    scenario = load_scenario(name)
+    for case in scenario.cases:
+        if needs_data(scenario, case) and not DATA:
+            continue
+        sent = requests(scenario, case, 0, data=Path(DATA))
+        assert len(sent) > 100, case.name
+        assert sent[-1][0] < scenario.duration_s * 1e6
+        burst = case.arrivals
+        if burst is not None and burst.kind == "burst":
+            assert scenario.warmup_s <= burst.start_s < burst.end_s < scenario.duration_s, case.name
+            within = sum(burst.start_s <= when_us / 1e6 < burst.end_s for when_us, _, _ in sent)
+            length_s = burst.end_s - burst.start_s
+            outside_hz = (len(sent) - within) / (scenario.duration_s - length_s)
+            assert within / length_s == pytest.approx(burst.burst * outside_hz, rel=0.15), case.name
 
 
 def test_a_policy_a_scenario_names_must_be_there_with_those_options(tmp_path: Path) -> None:
@@ -83,10 +109,46 @@ def test_a_policy_a_scenario_names_must_be_there_with_those_options(tmp_path: Pa
         ('[[streams]]\ntenant = "c"\nnetwork = "net"\nasks = []', "shares of its asks"),
         ('[[streams]]\ntenant = "c"\nnetwork = "net"\narrivals = { kind = "mmpp" }', "need `rates`"),
         ('[groups]\nothers = ["z"]', "group others names tenant 'z'"),
+        ("cases = []", "cases is empty; expected at least one"),
+        ("policies = []", "policies is empty; expected at least one"),
+        ("seeds = 0", "seeds is 0; expected 1 or more"),
+        ("queued_max = 0", "queued_max is 0; expected 1 or more"),
+        ("hop_us = -500", "hop_us is -500; expected 0 or more"),
+        ("ahead_us = -500", "ahead_us is -500; expected 0 or more"),
+        ("guard_us = -1", "guard_us is -1; expected 0 or more"),
+        ("guard_share = 1.0", "guard_share is 1.0; expected 0 or more and below 1"),
+        ('[[policies]]\nname = "nobody\'s"', "expected one of"),
+        ('[[policies]]\nname = "stage-edf"\ncorrection = "zzz"', "no correction is called 'zzz'"),
+        ('[[policies]]\nname = "stage-edf"\noptions = { spare_share = nan }', "spare_share is nan; expected 0 to 1"),
+        (f"{NETWORK}accuracy = [0.6]", "networks: 'net' is named twice"),
+        (f"{OTHER}accuracy = [1.5]", "network other: accuracy is (1.5,)"),
+        (f"{OTHER}accuracy = [0.0]", "network other: accuracy is (0.0,)"),
+        (f"{OTHER}accuracy = [0.6]\nalpha = 1.5", "network other: alpha is 1.5; expected a share, 0 to 1"),
+        (f"{OTHER}accuracy = [0.6]\nfixed = -1.0", "network other: fixed is -1.0"),
+        (f"{OTHER}accuracy = [0.6]\nper_row = nan", "network other: per_row is nan"),
+        (f"{OTHER}accuracy = [0.6]\nfixed = 0\nper_row = 0", "batches cost nothing"),
+        (f"{OTHER}accuracy = [0.6]\nbatch_max = 0", "network other: batch_max is 0; expected 1 or more"),
+        (f"{OTHER}accuracy = [0.6]\nhead_ms = [-1.0]", "network other: head_ms is (-1.0,)"),
+        (f"{OTHER}accuracy = [0.6]\nslower = inf", "network other: slower is inf"),
+        ('[[cases]]\nname = "x"\nnetworks.net = { alpha = -0.1 }', "case x: network net: alpha is -0.1"),
+        ('[[cases]]\nname = "x"\nnetworks.net = { colour = 1 }', "case x: networks: Object contains unknown field"),
+        ('[[cases]]\nname = "x"\nload = nan', "case x: load is nan; expected 0 or more"),
+        ('[[cases]]\nname = "x"\nloads = [1, -1]', "case x: loads is (1.0, -1.0)"),
+        ('[[cases]]\nname = "x"\nrates = { a = -2 }', "case x: rates.a is -2.0"),
+        (
+            f"{STREAM}asks = [{{ latency_ms = -5 }}]",
+            "tenant c: asks: latency_ms is -5.0; expected a finite",
+        ),
+        (f"{STREAM}asks = [{{ latency_ms = 0 }}]", "tenant c: asks: latency_ms is 0.0"),
+        (f"{STREAM}asks = [{{ accuracy = 2.0 }}]", "tenant c: asks: accuracy is 2.0"),
+        (f"{STREAM}rate = nan", "tenant c: rate is nan"),
+        (f"{STREAM}{BURST % (0.2, 0.2)}", "tenant c: a burst from 0.2 to 0.2 s"),
+        (f"{STREAM}{BURST % (-0.1, 0.2)}", "tenant c: a burst from -0.1 to 0.2 s"),
+        ('[[cases]]\nname = "x"\n' + BURST % (0.4, 0.6), "case x: a burst from 0.4 to 0.6 s; expected 0 <= start_s"),
     ],
 )
 def test_what_cannot_be_right_is_named(tmp_path: Path, wrong: str, said: str) -> None:
-    text = f"{wrong}\n{SMALL}" if "[" not in wrong.splitlines()[0] else f"{SMALL}\n{wrong}\n"
+    text = f"{wrong}\n{SMALL}" if not wrong.startswith("[") else f"{SMALL}\n{wrong}\n"
     with pytest.raises(ScenarioError, match=r"small\.toml") as failure:
         load(tmp_path, text)
     assert said in str(failure.value)

@@ -201,3 +201,25 @@ def test_an_answer_held_for_a_deeper_one_is_given_in_time_though_the_device_beca
     assert (patient.exit, patient.stop) == (0, "deadline")
     # Another segment could not be in time any more, guard and all; not merely when the bound itself has passed.
     assert patient.total_us <= GUARD.usable_us(20.0) - 6_000
+
+
+def test_no_more_answers_are_held_for_depth_than_features_may_be_kept_for() -> None:
+    wide = exact("wide", segments_us=(100, 9_000, 9_000))
+
+    def held_most(held_max: int) -> int:
+        simulation = Simulation([wide], noise=NoiseSpec(), limits=Limits(held_max=held_max))
+        most = 0
+
+        def look() -> None:
+            nonlocal most
+            pools = simulation.server.view().optional.values()
+            most = max(most, sum(len(pool.members) for pool in pools))
+
+        for when in range(0, 60_000, 250):
+            simulation.ask(when, "a", Bounds(latency_ms=400.0), "wide")
+            simulation.at(when + 1, look)
+        assert all(isinstance(outcome.reply, Answer) for outcome in simulation.run())
+        return most
+
+    assert held_most(1024) > 40
+    assert held_most(20) <= 20

@@ -1,0 +1,97 @@
+"""Nobody waits for ever: what has no deadline has its turn beside any load that has, and floods nobody out."""
+
+from __future__ import annotations
+
+import pytest
+
+from delen.clients.bounds import Bounds
+from delen.clients.wire import Answer, Refusal
+from delen.daemon.config import Limits
+from delen.daemon.noise import NoiseSpec
+from delen.daemon.simulate import Outcome, Simulation
+from delen.policies.policy import make_policy
+from delen.policies.pools import Pool
+from delen.policies.starving import Starving
+from delen.tests.exact import exact, waits
+from delen.tests.simulation import served
+
+NET = exact()
+SECOND = 1_000_000
+
+
+def pool(*due_us: int) -> Pool:
+    made = Pool()
+    for ticket, each_us in enumerate(due_us, start=1):
+        made.add(waits(ticket, NET, due_us=each_us))
+    return made
+
+
+def rows_us(count: int) -> list[float]:
+    """One batch of so many."""
+    return [NET.costs.path_us(0, 0, count)]
+
+
+def test_the_first_batch_is_kept_free_for_once_its_first_was_first_and_due_for_long() -> None:
+    starving, pools = Starving(1_000, 50_000), {("net", 0): pool(2_000, 2_100)}
+    assert starving.work(pools, 0) == []
+    assert starving.work(pools, 3_000) == []
+    assert [chunk.path_us for chunk in starving.work(pools, 3_001)] == rows_us(2)
+    assert starving.work({}, 3_002) == []
+
+
+def test_where_they_have_their_turns_nothing_is_kept_free() -> None:
+    starving, made = Starving(1_000, 50_000), pool(*range(0, 9_000, 100))
+    for now_us in range(10_000, 20_000, 900):
+        assert starving.work({("net", 0): made}, now_us) == []
+        made.remove(made.members[0])
+
+
+def test_all_that_are_due_for_longer_than_anybody_may_be_are_kept_free_for() -> None:
+    starving = Starving(1_000, 50_000)
+    pools = {("net", 0): pool(*[100] * 20, 70_000), ("net", 1): pool(0, 0)}
+    found = starving.work(pools, 60_000)
+    most = NET.batch_useful[0]
+    counts = [min(most, 20 - start) for start in range(0, 20, most)] + [2]
+    assert [chunk.path_us for chunk in found] == [NET.costs.path_us(0, 0, count) for count in counts]
+
+
+def beside(policy: str, timed_hz: float, untimed_hz: float, limits: Limits) -> dict[str, list[Outcome]]:
+    """Requests with and without a deadline on one device, for two seconds and until the last has ended."""
+    network = served("net", segments_us=(700, 900, 1500), accuracies=(0.8, 0.9, 0.95), gates=False)
+    simulation = Simulation([network], seed=3, policy=make_policy(policy), limits=limits, noise=NoiseSpec())
+    simulation.poisson("timed", Bounds(latency_ms=8.0), timed_hz, 0, 2 * SECOND)
+    simulation.poisson("untimed", Bounds(accuracy=0.9), untimed_hz, 0, 2 * SECOND)
+    outcomes = simulation.run()
+    return {tenant: [o for o in outcomes if o.tenant == tenant] for tenant in ("timed", "untimed")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["stage-edf", "latency-first"])
+def test_beside_three_times_what_the_device_can_do_nobody_waits_longer_than_a_second(policy: str) -> None:
+    # Batches of eight take 420 us a request.
+    found = beside(policy, 3 * 2_400, 10, Limits())
+    assert len(found["untimed"]) > 10
+    assert all(isinstance(o.reply, Answer) and not o.reply.broken for o in found["untimed"])
+    assert max(o.ended_us - o.sent_us for o in found["untimed"]) < SECOND
+    answered = [o.reply for o in found["timed"] if isinstance(o.reply, Answer)]
+    # Who was let in is still in time, and the device still does what it can.
+    assert not any(reply.broken for reply in answered)
+    assert len(answered) > 0.8 * 2 * 2_400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["stage-edf", "latency-first"])
+def test_a_flood_without_deadlines_costs_those_with_one_nothing(policy: str) -> None:
+    found = beside(policy, 200, 1_500, Limits())
+    assert not any(
+        isinstance(o.reply, Refusal) or (isinstance(o.reply, Answer) and o.reply.broken) for o in found["timed"]
+    )
+
+
+@pytest.mark.slow
+def test_nobody_is_due_for_longer_than_the_limit_and_what_waits_then_takes() -> None:
+    longest = {}
+    for wait_ms_max in (300, 10_000):
+        found = beside("stage-edf", 3 * 2_400, 300, Limits(wait_ms_max=wait_ms_max))
+        longest[wait_ms_max] = max(o.ended_us - o.sent_us for o in found["untimed"])
+    assert longest[300] < 0.6 * SECOND < longest[10_000]
