@@ -259,10 +259,10 @@ def refusals(seed: int, asks: list[Bounds]) -> list[Refusal]:
     return [outcome.reply for outcome in outcomes if isinstance(outcome.reply, Refusal)]
 
 
-@pytest.mark.parametrize("first", range(0, 400, 40))
+@pytest.mark.parametrize("first", range(0, 400, 20))
 def test_whatever_their_tenant_is_promised_and_has_used_offers_are_true(first: int) -> None:
     offers = beyond = 0
-    for seed in range(first, first + 40):
+    for seed in range(first, first + 20):
         draw = Random(seed)
         bounds = Bounds(latency_ms=draw.choice([0.5, 2, 4, 8, 20]), accuracy=draw.choice([None, 0.85, 0.96, 0.99]))
         verdict = refusals(seed, [bounds])
