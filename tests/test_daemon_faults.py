@@ -218,7 +218,8 @@ def test_clients_may_come_and_go_without_end(daemon: PrivateDaemon, plain: Plain
             passing.infer()
     plain.answers([plain.infer()])
     assert front.num_fds() <= descriptors + 2
-    assert plain.row("b").pending == 0
+    # Best effort of two tenants: whose last one is answered last is not said.
+    assert any(plain.row("b").pending == 0 for _ in range(100_000))
 
 
 # ---- the front
