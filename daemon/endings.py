@@ -48,7 +48,8 @@ def give_up_us(waiting: Waiting, hold_us: int) -> int:
         return waiting.arrival_us + hold_us
     served = waiting.served
     nearest = next(exit_index for exit_index in served.ladder if exit_index >= waiting.stage)
-    return waiting.deadline_us - served.time_us(waiting.stage, nearest, 1)
+    held_us = int(served.guard.hold_share * (waiting.deadline_us - waiting.arrival_us))
+    return min(waiting.arrival_us + held_us, waiting.deadline_us - served.time_us(waiting.stage, nearest, 1))
 
 
 def answer(request: Request, stop: Stop, now_us: int) -> Ended:

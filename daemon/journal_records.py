@@ -115,7 +115,7 @@ class NetworkNoted(_Record, frozen=True, tag=1):
     batch_max: int
     hop_us: float
     gmac: tuple[float, ...] | None
-    guard: tuple[int, float]
+    guard: tuple[int, float, float]
     margin: float
     costs: CostTables
     gates: tuple[GatePlan, ...] | None

@@ -25,7 +25,7 @@ from .outcomes import Interval, interval
 from .scenario import Case, PolicySpec, Scenario, prepare
 from .simulate import Simulation
 
-EXACT, NO_GUARD = NoiseSpec(), Guard(0, 0.0)
+EXACT, NO_GUARD = NoiseSpec(), Guard(0, 0.0, 1.0)
 
 
 class OracleScore(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,7 +176,7 @@ class Recorded(Server):
                 batch_max=served.batch_max,
                 hop_us=served.hop_us,
                 gmac=served.gmac,
-                guard=(served.guard.fixed_us, served.guard.share),
+                guard=(served.guard.fixed_us, served.guard.share, served.guard.hold_share),
                 margin=served.correction.margin,
                 costs=served.costs.tables(),
                 gates=None if served.gates is None else tuple(served.gates.plans),

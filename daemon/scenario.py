@@ -88,8 +88,8 @@ class Scenario(Section, frozen=True, kw_only=True):
 
     `hop_us`: what a run costs beside the engine's time when the device was idle; `ahead_us`: how long before a run's
     end the next may be posted. `guard_us`, `guard_share`: taken off latency bounds by admission, 0 on a device without
-    a way back. `warmup_s`: requests sent before it are not counted. `groups`: tenants whose figures together are
-    reported under a name of their own.
+    a way back; `hold_share`: how much of a request's time an answer at hand may wait. `warmup_s`: requests sent before
+    it are not counted. `groups`: tenants whose figures together are reported under a name of their own.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Scenario(Section, frozen=True, kw_only=True):
     ahead_us: int = 0
     guard_us: int = 0
     guard_share: float = 0.0
+    hold_share: float = 1.0
     queued_max: int = 100_000
     noise: NoiseSpec = NoiseSpec()
     networks: tuple[Network, ...]
@@ -160,7 +161,9 @@ def prepare(
         ScenarioError: a trace, profile or bundle that is not there or does not fit.
     """
     noise = scenario.noise if case.noise is None else case.noise
-    plan = Plan(policy.correction, scenario.guard_us, scenario.guard_share, float(scenario.hop_us), noise)
+    plan = Plan(
+        policy.correction, scenario.guard_us, scenario.guard_share, scenario.hold_share, float(scenario.hop_us), noise
+    )
     try:
         served, behaviours = networks_of(_networks(scenario, case), plan, Path(scenario.directory))
         chosen = make_policy(policy.name, policy.options)
@@ -238,6 +241,7 @@ def _check(scenario: Scenario) -> None:
     """Raises ValueError: a figure out of its range, or a name nobody has; where, and what was expected."""
     expect_within(scenario, ("seeds", "queued_max"), 1)
     expect_within(scenario, ("hop_us", "ahead_us", "guard_us"), 0)
+    expect("hold_share", scenario.hold_share, 0 <= scenario.hold_share <= 1, "0 to 1")
     expect("guard_share", scenario.guard_share, 0 <= scenario.guard_share < 1, "0 or more and below 1")
     expect("duration_s", scenario.duration_s, 0 < scenario.duration_s < math.inf, "a finite number above 0")
     within = 0 <= scenario.warmup_s < scenario.duration_s

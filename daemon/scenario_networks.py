@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     correction: str
     guard_us: int
     guard_share: float
+    hold_share: float
     hop_us: float
     noise: NoiseSpec
 
@@ -86,7 +87,7 @@ def networks_of(
     for network in networks:
         check_network(network)
         made, ratio = _from_profile(network, directory) if network.profile else _from_latencies(network, plan)
-        made.hop_us, made.guard = plan.hop_us, Guard(plan.guard_us, plan.guard_share)
+        made.hop_us, made.guard = plan.hop_us, Guard(plan.guard_us, plan.guard_share, plan.hold_share)
         made.correction = correction(plan.correction, p95_over_p50=ratio)
         served.append(made)
         if network.bundle:

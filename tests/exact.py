@@ -39,7 +39,7 @@ def exact(
 ) -> Served:
     """Predicted times are the device's, to a microsecond per run; a further row of a batch costs half of the first."""
     made = served(name, segments_us=segments_us, gates=gates, **profile)
-    return NoHop(name, "1", made.costs, made.gates, made.batch_max, 0.0, correction=NoCorrection())
+    return NoHop(name, "1", made.costs, made.gates, made.batch_max, 0.0, correction=NoCorrection(), guard=made.guard)
 
 
 def waits(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delen.policies.gates import GateTable
-from delen.policies.view import Served
+from delen.policies.view import Guard, Served
 from delen.profiles.costs import Costs
 from delen.tests.sample_profile import sample_profile
 
@@ -20,7 +20,7 @@ def served(
     """A network with made-up costs; calibrated on 2,000 samples whose confidence tells how often they are right."""
     costs = Costs.of(sample_profile(segments_us=segments_us, **profile), 8)
     table = _gates(len(costs.accuracy), costs.ladder) if gates else None
-    return Served(name, "1", costs, table, batch_max=8, hop_us=50.0)
+    return Served(name, "1", costs, table, batch_max=8, hop_us=50.0, guard=Guard(hold_share=1.0))
 
 
 @cache

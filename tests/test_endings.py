@@ -19,7 +19,7 @@ from delen.exits.manifest import ExitEntry
 from delen.policies.exits import ExitPlan, asked
 from delen.policies.fairness import Share
 from delen.policies.gates import GatePlan
-from delen.policies.view import GUARD, NEVER_US, Served, Waiting
+from delen.policies.view import GUARD, NEVER_US, Guard, Served, Waiting
 from delen.tests.exact import exact
 from delen.tests.sample_profile import sample_profile
 from delen.tests.simulation import served
@@ -262,3 +262,9 @@ def test_where_one_exit_is_uncounted_tenants_see_the_others_and_conditions_see_n
     view = hosted(bundle, profile, 8)
     assert view.gmac is None
     assert [entry.gmac is None for entry in info(bundle, profile, view).exits] == [True, False, False]
+
+
+def test_on_a_device_with_a_way_back_an_answer_is_held_for_half_of_its_time() -> None:
+    held = request(Bounds(latency_ms=20.0), reached=0).waiting
+    held.served.guard = Guard()
+    assert give_up_us(held, 1_000_000) == held.arrival_us + (held.deadline_us - held.arrival_us) // 2

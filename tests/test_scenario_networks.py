@@ -13,7 +13,7 @@ from delen.daemon.scenario_networks import Network, Plan, networks_of
 from delen.policies.view import Served
 
 NETWORK = Network(name="net", latency_ms=(10.0, 25.0), accuracy=(0.6, 0.8), batch_max=10)
-PLAN = Plan("static-p95", 0, 0.0, 100.0, NoiseSpec())
+PLAN = Plan("static-p95", 0, 0.0, 1.0, 100.0, NoiseSpec())
 
 
 def made(network: Network, plan: Plan = PLAN) -> Served:
@@ -45,7 +45,7 @@ def test_heads_and_energies_count_where_they_are_given() -> None:
 
 def test_a_profile_believed_shows_the_noise_it_was_taken_in() -> None:
     assert made(NETWORK).correction.factor == pytest.approx(1.0)
-    noisy = Plan("static-p95", 0, 0.0, 100.0, NoiseSpec(sigma=0.0043))
+    noisy = Plan("static-p95", 0, 0.0, 1.0, 100.0, NoiseSpec(sigma=0.0043))
     assert made(NETWORK, noisy).correction.factor == pytest.approx(1.0071, abs=1e-4)
     assert made(msgspec.structs.replace(NETWORK, p95_over_p50=1.5), noisy).correction.factor == pytest.approx(1.5)
 

@@ -25,7 +25,7 @@ def network() -> NetworkNoted:
 
     segments, heads = table(100.0, 1000.0), table(10.0, 10.0)
     costs = CostTables(segments, heads, segments, heads, None, None, "unknown", [0.5, 0.9])
-    return NetworkNoted("net", "1", 2, 0.0, None, (0, 0.0), 0.0, costs, None, None)
+    return NetworkNoted("net", "1", 2, 0.0, None, (0, 0.0, 1.0), 0.0, costs, None, None)
 
 
 def run(number: int) -> Run:
