@@ -36,7 +36,7 @@ from .supervisor import Supervisor, WorkerFailed
 Note = Callable[[str], None]
 # Objects made and not freed since the last collection. Kept answers of one tenant are some 10,000; a million are about
 # 100 MB, which only a leak of cycles under uninterrupted load would reach.
-OBJECTS_IDLE, OBJECTS_MAX = 2_000, 1_000_000
+OBJECTS_IDLE, OBJECTS_MAX = 2_000, 20_000
 
 
 def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None) -> None:
@@ -154,7 +154,7 @@ class Loop:
         self._watch_worker()
         self._post(now_us)
         self._see_through()
-        self._collect(idle=not ready)
+        self._collect(idle=not ready and not self._server.pending_count)
 
     # ---- parts of a turn
 
@@ -269,9 +269,10 @@ class Loop:
     # ---- waiting
 
     def _collect(self, *, idle: bool) -> None:
-        """Collect cyclic garbage when nothing happens, or when far more objects have come than are ever kept."""
+        """Collect cyclic garbage among what came since the last time, when nobody waits or far too much has come."""
         if gc.get_count()[0] > (OBJECTS_IDLE if idle else OBJECTS_MAX):
-            gc.collect()
+            # Not among what was kept then: answers kept for their clients would be walked for tens of milliseconds.
+            gc.collect(1)
 
     def _timeout_ms(self) -> int:
         """How long nothing is due, in whole milliseconds; at most a second."""

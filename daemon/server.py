@@ -191,7 +191,8 @@ class Server:
             self._device.over(flight, now_us)
             for request in self._open(flight):
                 self._put_back(request)
-            return self.expire(now_us)
+            # Part of this event, not one of its own: `Recorded` notes each event once.
+            return Server.expire(self, now_us)
         if isinstance(done, RunFailed):
             return self._run_failed(now_us, flight, done)
         served = self.networks[flight.run.network]
@@ -320,7 +321,7 @@ class Server:
                 request.waiting.alone = True
                 request.waiting.move_to(0)
                 self._put_back(request)
-        return effects + self.expire(now_us)
+        return effects + Server.expire(self, now_us)
 
     # ---- deadlines and losses
 
