@@ -34,7 +34,7 @@ class Backlog:
         pools, key = self._pools(waiting), (waiting.served.name, waiting.stage)
         pool = pools.get(key)
         if pool is None:
-            pool = pools[key] = Pool(urgent=pools is self._timed)
+            pool = pools[key] = Pool()
         pool.add(waiting)
         self._homes[waiting.ticket] = pool
 

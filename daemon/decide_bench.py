@@ -121,9 +121,9 @@ class _Queue:
         self.submit_us.append((time.thread_time_ns() - start_ns) / 1000)
         if not isinstance(verdict, Refusal):
             return None
-        assert verdict.offer is not None, verdict
-        assert verdict.offer.latency_ms is not None, verdict
-        return verdict.offer.latency_ms
+        # Without an offer, for where others are short of time already: as one who can wait much longer.
+        offered_ms = None if verdict.offer is None else verdict.offer.latency_ms
+        return 2 * latency_ms if offered_ms is None else offered_ms
 
     def done(self, run: Run) -> None:
         """Report a run as done, exit by exit; and what has come due meanwhile."""

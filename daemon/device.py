@@ -6,9 +6,8 @@ long. Does not: choose runs or end requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from ..policies.pools import View
 from ..policies.view import NEVER_US, Choice, Served, Waiting
 from .config import Limits
 from .records import Flight, Request
@@ -57,17 +56,15 @@ class Device:
             return now_us
         if not self._ahead_us or self.running.looked_ahead or now_us < self.running.likely_us - self._ahead_us:
             return None
-        return max(now_us, self.running.ends_us)
+        return max(now_us, self.running.likely_us)
 
-    def wants(self, view: View) -> bool:
-        """Whether a run should be chosen for it: it is idle, or one may be posted ahead that nobody could join."""
-        if self.running is None:
-            return True
-        self.running.looked_ahead = True
-        return any(complete(pool.members) for pool in view.pools())
+    def looked(self) -> None:
+        """Nothing was found to post behind what it runs."""
+        if self.running is not None:
+            self.running.looked_ahead = True
 
     def look_again(self) -> None:
-        """Somebody new waits: what was found not worth posting ahead may be now."""
+        """Somebody new waits, so there may be something to post ahead."""
         if self.running is not None:
             self.running.looked_ahead = False
 
@@ -183,8 +180,3 @@ def _must_us(served: Served, timed: list[Waiting], first: int, batch: int) -> tu
     before_us = served.time_us(first, last - 1, batch) if last > first else 0
     must_us = served.time_us(first, last, batch)
     return before_us + (must_us - before_us) // 4, must_us
-
-
-def complete(members: Sequence[Waiting]) -> bool:
-    """Whether nobody could join these in a run: then posting it early costs nothing."""
-    return members[0].alone or len(members) >= members[0].served.batch_max

@@ -201,6 +201,7 @@ class Newcomer:
             objective=wanted.objective,
             share=self.share,
             gate=None if chosen.gate is None else chosen.gate.threshold,
+            stays=1.0 if chosen.gate is None else 1 - chosen.gate.shares[self.served.ladder[0]],
             staged=conditions,
             alone=conditions,
             spare=self.spare,

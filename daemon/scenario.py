@@ -48,8 +48,8 @@ class Case(Section, frozen=True, kw_only=True):
 
     `loads`: not one point but a curve over them, each a case called `name` with its load. `slower`: all networks take
     so many times as long, and their profiles say so. `networks`: fields of networks by name. `arrivals`: of all
-    streams, or only of `tenants`. `rates`: of tenants, times those of their streams. `curve`: the curve it is a point
-    of, set for points of `loads`.
+    streams, or only of `tenants`. `rates`: of tenants, times those of their streams. `noise`, `hop_us`: instead of the
+    scenario's. `curve`: the curve it is a point of, set for points of `loads`.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Case(Section, frozen=True, kw_only=True):
     curve: str = ""
     slower: float = 1.0
     noise: NoiseSpec | None = None
+    hop_us: int | None = None
     networks: Mapping[str, Mapping[str, Any]] = {}
     arrivals: Arrivals | None = None
     tenants: tuple[str, ...] = ()
@@ -161,9 +162,8 @@ def prepare(
         ScenarioError: a trace, profile or bundle that is not there or does not fit.
     """
     noise = scenario.noise if case.noise is None else case.noise
-    plan = Plan(
-        policy.correction, scenario.guard_us, scenario.guard_share, scenario.hold_share, float(scenario.hop_us), noise
-    )
+    hop_us = scenario.hop_us if case.hop_us is None else case.hop_us
+    plan = Plan(policy.correction, scenario.guard_us, scenario.guard_share, scenario.hold_share, float(hop_us), noise)
     try:
         served, behaviours = networks_of(_networks(scenario, case), plan, Path(scenario.directory))
         chosen = make_policy(policy.name, policy.options)
@@ -176,7 +176,7 @@ def prepare(
         limits=Limits(queued_max=scenario.queued_max, queued_bytes_max=2**40, sessions_max=1_000_000),
         noise=noise,
         behaviours=behaviours,
-        hop_us=scenario.hop_us,
+        hop_us=hop_us,
         ahead_us=scenario.ahead_us,
         tenants={tenant.name: tenant for tenant in scenario.tenants},
         check=check,
@@ -270,6 +270,7 @@ def _check(scenario: Scenario) -> None:
 
 def _check_case(scenario: Scenario, case: Case) -> None:
     expect_within(case, ("load",), 0)
+    expect("hop_us", case.hop_us, case.hop_us is None or case.hop_us >= 0, "0 or more")
     expect("loads", case.loads, all(0 <= load < math.inf for load in case.loads), "finite numbers, 0 or more")
     for tenant, rate in case.rates.items():
         expect(f"rates.{tenant}", rate, 0 <= rate < math.inf, "a finite number, 0 or more")

@@ -22,7 +22,7 @@ from ..policies.view import NEVER_US, Choice, Run, Served, Waiting
 from .backlog import Backlog
 from .booking import book_steps
 from .config import Limits
-from .device import Device, complete, flight_of
+from .device import Device, flight_of
 from .endings import answer, decide, failure, give_up_us
 from .intake import Intake, Newcomer
 from .ledger import Account, Ledger
@@ -41,9 +41,6 @@ from .records import (
     RunReturned,
     Yield,
 )
-
-# How fast the estimate of a run's overhead follows: one part in twenty per run; capped, since a stall is not overhead.
-HOP_GAIN, HOP_US_MAX = 0.05, 2_000.0
 
 
 class Server:
@@ -67,7 +64,8 @@ class Server:
         self._limits = limits
         self._requests: dict[int, Request] = {}
         self._backlog = Backlog()
-        self._device = Device(limits, ahead_us, yields=self.policy.preempts)
+        # Who takes one request after the other may go on with the one that executes.
+        self._device = Device(limits, 0 if self.policy.reactive else ahead_us, yields=self.policy.preempts)
         self._intake = Intake(limits, self._backlog, self._device, self.policy, self.ledger)
         self._due: list[tuple[int, int]] = []
         self._queued_bytes: dict[str, int] = {}
@@ -167,18 +165,16 @@ class Server:
         """The next run for a device that is idle or about to be, or None; the caller posts it."""
         self._ask_us = NEVER_US
         start_us = self._device.start_us(now_us)
-        if start_us is None or not len(self._backlog) or not self._device.wants(self.view()):
+        if start_us is None or not len(self._backlog):
             return None
         choice = self.policy.choose(self.view(), start_us, self._runs + 1)
         if choice is None:
+            self._device.looked()
             return None
         self._drop(choice)
         if choice.run is None:
+            self._device.looked()
             self._ask_us = choice.wake_us
-            return None
-        if self.busy and (self.policy.reactive or not complete(choice.members)):
-            # Who comes, or leaves the run that executes, may be company for these: worth more than the hop. And who
-            # takes one request after the other goes on with the one that executes.
             return None
         return self._post(choice, now_us, start_us)
 
@@ -306,8 +302,7 @@ class Server:
         self._device.over(flight, now_us)
         served.ran_us = now_us
         served.correction.observe(flight.profiled_us, flight.observed_us)
-        overhead = min(HOP_US_MAX, max(0.0, now_us - flight.posted_us - flight.observed_us))
-        served.hop_us += HOP_GAIN * (overhead - served.hop_us)
+        served.ran(now_us - flight.posted_us - flight.observed_us)
         return []
 
     def _run_failed(self, now_us: int, flight: Flight, failed: RunFailed) -> list[Effect]:
@@ -396,6 +391,7 @@ class Server:
         del self._requests[ticket]
         self._queued_bytes[request.tenant] -= len(request.payload)
         self.ledger.end(request.tenant, request.waiting, ended.reply)
+        self._backlog.view().scarcity.ended(request.waiting, ended.reply)
         # The worker holds nothing of a request that never ran.
         held = request.waiting.stage > 0 or self._device.holds(ticket)
         return [ended, Forget((ticket,))] if forget and held else [ended]

@@ -86,15 +86,16 @@ class Queue(NamedTuple):
         alone = cut([newcomer])
         if self.stretch:
             chunks = [*(chunk for pool in self.pools.values() for chunk in pool.chunks), *alone]
-            return int(self._begin_us() + sum(map(self._between_us, chunks))) + 1
+            return int(self._begin_us() + (1 + load.KEPT_SHARE) * sum(map(self._between_us, chunks))) + 1
         return load.done_us((load.cost_of(chunk) for chunk in [*self.work(), *alone]), self.free_us, load.KEPT_SHARE)
 
     def _fits_between(self, work: Sequence[Chunk], due_us: int) -> bool:
         """Whether nobody beyond their share who is due at `due_us` or later would be late."""
-        end_us = self._begin_us()
+        end_us = begin_us = self._begin_us()
         for chunk in work:
             end_us += self._between_us(chunk)
-            if chunk.due_us >= due_us and end_us > chunk.deadline_us:
+            kept_us = load.KEPT_SHARE * (end_us - begin_us)
+            if chunk.due_us >= due_us and end_us + kept_us > chunk.deadline_us:
                 return False
         return True
 

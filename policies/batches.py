@@ -13,9 +13,9 @@ from operator import attrgetter
 from .load import KEPT_SHARE, mandatory
 from .view import NEVER_US, Choice, Row, Run, Served, Waiting
 
-# Work without a deadline yields at exits, so it may hold the device for one segment: no longer than this, if batches
-# of more than one row can help it.
-BLOCK_US_MAX = 2_000
+# Work without a deadline yields at exits, so it may hold the device for one segment: no longer than this or so many
+# hops, if batches of more than one row can help it. Where hops are long, single rows would waste more than they spare.
+BLOCK_US_MAX, BLOCK_HOPS = 2_000, 4
 
 _alone = attrgetter("alone")
 
@@ -82,8 +82,8 @@ def batch_max(first: Waiting, depth: int) -> int:
     useful = served.batch_useful[depth]
     if first.deadline_us < NEVER_US or useful == 1:
         return useful
-    within = (size for size in range(useful, 1, -1) if served.blocks_us(first.stage, depth, size) <= BLOCK_US_MAX)
-    return next(within, 1)
+    limit_us = max(BLOCK_US_MAX, BLOCK_HOPS * served.hop_us)
+    return min(useful, served.batch_within(first.stage, depth, limit_us))
 
 
 def run_us(served: Served, stage: int, stops: Sequence[int]) -> int:

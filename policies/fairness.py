@@ -32,7 +32,7 @@ class Share:
     `virtual_us`: time had beyond what was owed, or energy had as time at the mean power, whichever is more, over
     `weight`. `level`: 1 for the tenant furthest behind, less the further one leads; `worth`: that times `weight`.
     `gained`: accuracy had beyond the mandatory exit, summed over answers. `energy_mj`: None where any of it is unknown.
-    `pending`: requests that have not ended; `urgent`: those of them that wait with a deadline for a first answer.
+    `pending`: requests that have not ended.
     """
 
     tenant: str
@@ -42,7 +42,6 @@ class Share:
     energy_mj: float | None = 0.0
     gained: float = 0.0
     pending: int = 0
-    urgent: int = 0
     level: float = 1.0
     worth: float = field(init=False)
 

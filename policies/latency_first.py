@@ -64,7 +64,7 @@ class LatencyFirst:
         stops = [member.expected for member in members]
         takes_us = batches.run_us(served, stage, stops)
         earliest_us = min([member.deadline_us for member in members])
-        first_us = served.costs.path_us(0, served.ladder[0], 1)
+        first_us = served.hop_us + served.costs.path_us(0, served.ladder[0], 1)
         for depth in [exit_index for exit_index in served.ladder if exit_index > max(stops)]:
             deeper = [
                 stop if member.staged else max(stop, min(depth, member.target))

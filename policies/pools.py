@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from operator import attrgetter
 from typing import NamedTuple
 
 from .fairness import Share
+from .scarcity import Scarcity
 from .view import Served, Waiting
 
 
@@ -35,18 +36,16 @@ _due, _depth, _alone = attrgetter("due_us"), attrgetter("expected"), attrgetter(
 class Pool:
     """Waiting requests of one network at one stage, by due time; and the batches they would run in."""
 
-    def __init__(self, *, urgent: bool = False) -> None:
-        """`urgent`: requests with a deadline that still need an answer; their shares count them."""
+    def __init__(self) -> None:
         self.members: list[Waiting] = []
-        self._urgent = urgent
         self._chunks: list[Chunk] | None = None
+        self._useful: tuple[int, ...] = ()
         self._next: tuple[Waiting, list[Chunk]] | None = None
         self._lines: dict[Share, list[Waiting]] | None = None
 
     def add(self, waiting: Waiting) -> None:
         """O(log n) comparisons."""
         insort(self.members, waiting, key=_due)
-        waiting.share.urgent += self._urgent
         # Whoever was just judged is likely to be the one who comes in.
         self._chunks = self._next[1] if self._next is not None and self._next[0] is waiting else None
         self._next = None
@@ -60,7 +59,6 @@ class Pool:
         while position < len(members) and members[position].due_us == waiting.due_us:
             if members[position] is waiting:
                 del members[position]
-                waiting.share.urgent -= self._urgent
                 self._chunks = self._next = None
                 if self._lines is not None:
                     self._leave_line(self._lines, waiting)
@@ -108,8 +106,10 @@ class Pool:
     @property
     def chunks(self) -> list[Chunk]:
         """Its batches, by due time."""
-        if self._chunks is None:
-            self._chunks = cut(self.members)
+        useful = self.members[0].served.batch_useful if self.members else ()
+        if self._chunks is None or self._useful is not useful:
+            # Useful sizes change with the hop, seldom.
+            self._chunks, self._useful = cut(self.members), useful
         return self._chunks
 
     def chunks_with(self, newcomer: Waiting) -> list[Chunk]:
@@ -162,7 +162,7 @@ class View:
     `timed`: requests with a deadline that still need an answer. `optional`: those that have the answer they must have
     and may go deeper. `untimed`: with other bounds, or late already. `spare`: with bounds, beyond their tenant's
     share. `best_effort`: without any bound. `refused_until_us`: somebody within their share who was refused for want
-    of time would have waited until then.
+    of time would have waited until then. `scarcity`: what device time is worth.
     """
 
     timed: Pools
@@ -171,6 +171,7 @@ class View:
     spare: Pools
     best_effort: Pools
     refused_until_us: int = 0
+    scarcity: Scarcity = field(default_factory=Scarcity)
 
     def pools(self) -> Iterator[Pool]:
         """All pools somebody waits in, of every class."""

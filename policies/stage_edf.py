@@ -6,6 +6,7 @@ run and time to wait, so that batches fill.
 
 Flow of a decision: slack of all mandatory work -> the best optional run that fits into it -> the mandatory batch if it
 is full, time is short, or there is nothing better. A run goes on through exits where nothing is gained by stopping.
+What gains less than device time is worth just now (`scarcity.py`) is left out, whatever slack there is.
 
 Work without a deadline runs when it is due earlier and fits into the slack; overdue, it takes the place of everything
 optional. Source: imprecise computation (Liu et al. 1991) on batches; differs: depth by value per time, across networks.
@@ -22,7 +23,8 @@ import msgspec
 from . import batches, load
 from .policy_options import expect_within
 from .pools import Chunk, Pool, View
-from .view import NEVER_US, Choice, Waiting
+from .scarcity import rate_at_best
+from .view import NEVER_US, Choice, Served, Waiting
 
 # A tenant counts as ahead of another below this part of its level: two `fairness.LEAD_US` in front.
 LEVEL_MIN = 0.25
@@ -33,20 +35,18 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `spare_share`: how much of the slack one optional run may spend; all of it would leave a queue that a single stall
     makes late as a whole. `rebatch`: requests of different batches merge at exits. `fill`: fresh batches wait to fill
-    up while something optional can run. `preempt`: runs are asked to give way at exits. `delay_price`: of requests
-    beyond the next batch, each that waits as long as a first answer takes alone costs so much accuracy; what is
-    optional must gain more. Near capacity that fills batches (scenario e9 at capacity: 4 % refused instead of 8.4).
+    up while something optional can run. `preempt`: runs are asked to give way at exits. `scarcity`: what gains less
+    than time is worth is left out (scenario e11 at 1,500/s: 93.1 % effective accuracy instead of 92.5).
     """
 
     spare_share: float = 0.5
     rebatch: bool = True
     fill: bool = True
     preempt: bool = True
-    delay_price: float = 0.008
+    scarcity: bool = True
 
     def __post_init__(self) -> None:
         expect_within(self, ("spare_share",), 0, 1)
-        expect_within(self, ("delay_price",), 0)
 
 
 class Free(NamedTuple):
@@ -61,12 +61,14 @@ class Free(NamedTuple):
 class Limits(NamedTuple):
     """What optional work may take just now: so much time, and only if it gains accuracy at a rate that is worth it.
 
-    `rate_min`: what the time could gain elsewhere, per microsecond; `price`: what each urgent request is worth.
+    `price`: what time is worth, per microsecond. `rate_min`: what a run elsewhere that takes `free_us` would gain, as
+    tenants are due; it counts where there is no time for both.
     """
 
     spare_us: int
-    rate_min: float = 0.0
     price: float = 0.0
+    rate_min: float = 0.0
+    free_us: int = 0
 
 
 class StageEdf:
@@ -101,33 +103,28 @@ class StageEdf:
                 return self._must(view, untimed, now_us, run_id, Limits(0))
             chosen = overdue_run(untimed, work, now_us, run_id)
             return self._must(view, urgent, now_us, run_id, Limits(0)) if chosen is None else chosen
-        price = 0.0 if urgent is None else self._price(urgent)
-        free = best_free(view, now_us, spare_us, price)
+        free = best_free(view, now_us, spare_us)
         if urgent is None:
             if untimed is not None:
-                return self._must(view, untimed, now_us, run_id, Limits(NEVER_US, 0.0 if free is None else free.rate))
+                return self._must(view, untimed, now_us, run_id, Limits(NEVER_US))
             return None if free is None else self._spare(view, free, now_us, run_id)
         if untimed is not None and untimed.members[0].due_us < urgent.members[0].due_us:
             chosen = self._must(view, untimed, now_us, run_id, Limits(0))
             if chosen.run is not None and chosen.run.predicted_us <= spare_us:
                 return chosen
-        if free is not None and self.options.fill and not _pressing(urgent, free, spare_us):
+        price = view.scarcity.price(now_us) if self.options.scarcity else 0.0
+        if free is not None and self.options.fill and not _pressing(urgent, free, spare_us, price):
             return batches.choice(run_id, free.members, free.stops, free.takes_us)
-        limits = Limits(spare_us, 0.0 if free is None else free.rate, price)
-        return self._must(view, urgent, now_us, run_id, limits)
-
-    def _price(self, urgent: Pool) -> float:
-        """The accuracy per microsecond that each who waits for a first answer is worth."""
-        served = urgent.members[0].served
-        return self.options.delay_price / (served.hop_us + served.costs.path_us(0, served.ladder[0], 1))
+        return self._must(view, urgent, now_us, run_id, _limits(spare_us, price, free))
 
     def _must(self, view: View, pool: Pool, now_us: int, run_id: int, limits: Limits) -> Choice:
         """The earliest requests of a pool to where they must go, and on from there while that is the best there is."""
         served, stage = pool.members[0].served, pool.members[0].stage
         members = batches.prefix(pool.members, served, pool.members[0].expected, now_us)
-        others = _waiting_for(view, served.name) - len(members)
-        stops = [self._first_stop(member, others) for member in members]
-        mergeable = self.options.rebatch and _partners(view, members[0], max(stops) + 1, len(members))
+        nearest = served.next_exit[stage]
+        leaves = self.options.rebatch and _leaves_at(view, members, nearest)
+        stops = [nearest if leaves and member.gate is not None else member.expected for member in members]
+        mergeable = self.options.rebatch and _mergeable(view, members, max(stops) + 1)
         if limits.spare_us > 0 and not mergeable and not any(member.gate or member.staged for member in members):
             # Nobody could join at the exits ahead, so leaving there gains nothing while going on is the best there is.
             stops = _onward(members, stops, now_us, limits)
@@ -141,19 +138,20 @@ class StageEdf:
         served, stage = free.members[0].served, free.members[0].stage
         return batches.choice(run_id, free.members, stops, batches.run_us(served, stage, stops))
 
-    def _first_stop(self, member: Waiting, others: int) -> int:
-        """Where it leaves the run: at the exit it must reach; under a gate at the next, if others may join there."""
-        if member.gate is None or not self.options.rebatch or others <= 0:
-            return member.expected
-        return next((exit_index for exit_index in member.served.ladder if exit_index >= member.stage), member.expected)
+
+def _limits(spare_us: int, price: float, free: Free | None) -> Limits:
+    if free is None:
+        return Limits(spare_us, price)
+    # An answer for somebody beyond their share was promised in time nobody needs, and depth is not a need.
+    return Limits(spare_us, price, free.rate, NEVER_US if free.members[0].spare else free.takes_us)
 
 
 def _onward(members: Sequence[Waiting], stops: list[int], now_us: int, limits: Limits) -> list[int]:
     """Where they leave a run that goes on from these exits while that is worth its time."""
     served, stage = members[0].served, members[0].stage
     takes_us = must_us = batches.run_us(served, stage, stops)
-    price = limits.price * _urgent(members)
     earliest_us = min([member.deadline_us for member in members])
+    mostly = served.correction.mu / served.correction.factor
     # Whose tenant had more than its part leaves here, and goes on when it is its turn.
     level_min = max([member.share.level for member in members]) * LEVEL_MIN
     for depth in [exit_index for exit_index in served.ladder if exit_index > max(stops)]:
@@ -164,13 +162,15 @@ def _onward(members: Sequence[Waiting], stops: list[int], now_us: int, limits: L
         if deeper == stops:
             break
         longer_us = batches.run_us(served, stage, deeper)
-        more_us = longer_us - takes_us
-        if longer_us - must_us > limits.spare_us or now_us + longer_us > earliest_us:
+        if now_us + longer_us > earliest_us:
             break
-        if (
-            _gain(members, stops, deeper) < price * more_us
-            or _worth(members, stops, deeper) < limits.rate_min * more_us
-        ):
+        # Its own deadlines hold against the worst; of everybody's slack, and of what it could gain elsewhere, it takes
+        # what it mostly takes.
+        more_us, beyond_us = (longer_us - takes_us) * mostly, (longer_us - must_us) * mostly
+        if beyond_us > limits.spare_us or _gain(members, stops, deeper) < limits.price * more_us:
+            break
+        both = beyond_us + limits.free_us <= limits.spare_us
+        if not both and _worth(members, stops, deeper) < limits.rate_min * more_us:
             break
         stops, takes_us = deeper, longer_us
     return stops
@@ -194,28 +194,22 @@ def overdue_run(pool: Pool, work: Sequence[Chunk], now_us: int, run_id: int) -> 
     return None
 
 
-def best_free(view: View, now_us: int, spare_us: int, price: float) -> Free | None:
-    """Of the work nobody needs, the run that gains most accuracy per microsecond and takes no more than `spare_us`.
-
-    `price`: what it must gain per microsecond for each urgent request of its own tenants.
-    """
+def best_free(view: View, now_us: int, spare_us: int) -> Free | None:
+    """Of the work nobody needs, the run that gains most accuracy per microsecond and takes no more than `spare_us`."""
     if spare_us <= 0:
         return None
     found = [_rate(pool) for pools in (view.optional, view.best_effort) for pool in pools.values() if pool.members]
     found += [_rate(pool, now_us + _least_us(pool)) for pool in view.spare.values() if pool.members]
     if len(found) > 1:
         found.sort(key=_first)
-    for rate, at_best, company in found:
-        if price and at_best < price * _urgent(company):
-            # Mostly told without forming the run.
-            continue
+    for rate, company in found:
         free = _free(rate, company, now_us, spare_us)
-        if free is not None and (not price or _gain_rate(free) >= price * _urgent(free.members)):
+        if free is not None:
             return free
     return None
 
 
-def _first(rated: tuple[float, float, Sequence[Waiting]]) -> float:
+def _first(rated: tuple[float, Sequence[Waiting]]) -> float:
     return -rated[0]
 
 
@@ -226,8 +220,8 @@ def _least_us(pool: Pool) -> int:
     return first.served.time_us(first.stage, first.expected, size)
 
 
-def _rate(pool: Pool, from_us: int = 0) -> tuple[float, float, Sequence[Waiting]]:
-    """What the best way on gains per microsecond, for what its tenants are due and at most; and who may go."""
+def _rate(pool: Pool, from_us: int = 0) -> tuple[float, Sequence[Waiting]]:
+    """What the best way on gains per microsecond, for what its tenants are due; and who may go."""
     first, count = pool.members[0], len(pool.members)
     served = first.served
     count = min(count, served.batch_max)
@@ -236,7 +230,7 @@ def _rate(pool: Pool, from_us: int = 0) -> tuple[float, float, Sequence[Waiting]
     count = min(count, served.batch_useful[step.stop])
     per_us = step.gain / (served.hop_us + step.path_us * served.correction.mu)
     worth = sum([member.share.worth for member in company[:count]])
-    return worth * per_us, count * per_us if not first.spare else worth * per_us, company
+    return worth * per_us, company
 
 
 def _free(rate: float, company: Sequence[Waiting], now_us: int, spare_us: int) -> Free | None:
@@ -260,8 +254,12 @@ def _free(rate: float, company: Sequence[Waiting], now_us: int, spare_us: int) -
     return None
 
 
-def _pressing(urgent: Pool, free: Free, spare_us: int) -> bool:
-    """Whether the mandatory batch should run now: it is full, or after the optional run there would be no time left."""
+def _pressing(urgent: Pool, free: Free, spare_us: int, price: float) -> bool:
+    """Whether the mandatory batch should run now.
+
+    It is full, or after the optional run there would be no time left, or time is worth more than that run could gain
+    in its best batch: what is lost is counted so too.
+    """
     first, other = urgent.members[0], free.members[0]
     served = first.served
     if other.spare or other.share.level < first.share.level * LEVEL_MIN:
@@ -269,17 +267,35 @@ def _pressing(urgent: Pool, free: Free, spare_us: int) -> bool:
         return True
     if first.alone or len(urgent.members) >= served.batch_useful[first.expected]:
         return True
-    return spare_us < free.takes_us + served.time_us(first.stage, first.expected, served.batch_useful[first.expected])
+    if price and rate_at_best(other, max(free.stops)) < price:
+        return True
+    # As many may come meanwhile as wait now.
+    later = min(2 * len(urgent.members), served.batch_useful[first.expected])
+    return spare_us < free.takes_us + served.time_us(first.stage, first.expected, later)
 
 
-def _partners(view: View, first: Waiting, stage: int, count: int) -> bool:
-    """Whether others wait at this stage whom a batch of so many could join there, and is small enough to gain by it.
+def _mergeable(view: View, members: Sequence[Waiting], stage: int) -> bool:
+    """Whether a batch saves time by leaving before this stage, to go on with those who wait there for more depth."""
+    first, count = members[0], len(members)
+    served, pool = first.served, view.optional.get((first.served.name, stage))
+    if pool is None or not pool.members or stage > first.target:
+        return False
+    # The head that is not run if it goes on.
+    head_us = served.costs.head_us[stage - 1][count] * served.correction.mu
+    return _merging_saves(served, (stage, min(stage, first.target)), count, len(pool.members), head_us)
 
-    Half of a useful batch: beyond that, stopping costs more in batches that never fill than merging gains (measured on
-    scenario e2 at 280/s: 76.5 % effective accuracy instead of 76.1).
+
+def _leaves_at(view: View, members: Sequence[Waiting], nearest: int) -> bool:
+    """Whether a batch under a gate saves time by leaving at the next exit, where most have their answer.
+
+    Who stays would be a small batch from there on. Where others wait, too, there will soon be enough for a useful one.
     """
-    pool = view.optional.get((first.served.name, stage))
-    return pool is not None and bool(pool.members) and 2 * count <= first.served.batch_useful[min(stage, first.target)]
+    first, count = members[0], len(members)
+    if first.gate is None or nearest >= first.mandatory or _waiting_for(view, first.served.name) <= count:
+        return False
+    staying = max(1, round(sum([member.stays for member in members])))
+    useful = first.served.batch_useful[first.mandatory]
+    return _merging_saves(first.served, (nearest + 1, first.mandatory), staying, useful, 0.0)
 
 
 def _waiting_for(view: View, network: str) -> int:
@@ -292,28 +308,23 @@ def _waiting_for(view: View, network: str) -> int:
     )
 
 
-def _urgent(members: Sequence[Waiting]) -> int:
-    """How many more than a batch wait for a first answer, of the tenant among theirs that has fewest.
+def _merging_saves(served: Served, way: tuple[int, int], count: int, partners: int, head_us: float) -> bool:
+    """Whether so many and their partners go on in less time together than in batches of so many.
 
-    Their own tenants', for nobody's queue costs others depth; more than a batch, for that goes next anyway.
+    Together they take another hop, and `head_us` for every such batch. `way`: from that stage to that exit.
     """
-    served = members[0].served
-    return max(0, min([member.share.urgent for member in members]) - served.batch_useful[served.ladder[0]])
+    together = min(count + partners, served.batch_max)
+    if together <= count:
+        return False
+    costs, mu = served.costs, served.correction.mu
+    apart_us = costs.path_us(*way, count) * mu - head_us
+    return together * apart_us > count * (served.hop_us + costs.path_us(*way, together) * mu)
 
 
-def _gain_rate(free: Free) -> float:
-    """What it gains per microsecond; of work beyond its tenant's share, only as much as that tenant is due."""
-    return free.rate if free.members[0].spare else _gain(free.members, None, free.stops) / free.takes_us
-
-
-def _gain(members: Sequence[Waiting], stops: Sequence[int] | None, deeper: Sequence[int]) -> float:
-    """The accuracy gained from these exits, or from what they have, to deeper ones."""
+def _gain(members: Sequence[Waiting], stops: Sequence[int], deeper: Sequence[int]) -> float:
+    """The accuracy gained from these exits to deeper ones."""
     accuracy = members[0].served.costs.accuracy
-    if stops is None:
-        had = sum([accuracy[member.last_reached] for member in members if member.last_reached >= 0])
-    else:
-        had = sum([accuracy[stop] for stop in stops])
-    return sum([accuracy[deep] for deep in deeper]) - had
+    return sum([accuracy[deep] for deep in deeper]) - sum([accuracy[stop] for stop in stops])
 
 
 def _worth(members: Sequence[Waiting], stops: Sequence[int], deeper: Sequence[int]) -> float:

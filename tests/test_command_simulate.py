@@ -131,7 +131,7 @@ def test_what_cannot_be_done_is_said_with_its_code(arguments: tuple[str, ...], s
 def test_the_list_has_every_committed_scenario_with_its_title() -> None:
     result = run("simulate", "--list")
     assert result.exit_code == 0
-    for name in ("e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "e9", "e10"):
+    for name in ("e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8", "e9", "e10", "e11"):
         assert any(line.startswith(f"{name} ") for line in result.stdout.splitlines())
     listed = json.loads(run("simulate", "--list", "--json").stdout)["scenarios"]
     assert all(entry["reason"] and entry["cases"] and entry["policies"] for entry in listed)

@@ -21,7 +21,7 @@ from delen.clients.errors import BoundsInfeasible
 from delen.clients.private_daemon import PrivateDaemon
 from delen.clients.results import Result
 from delen.clients.wire import VERSION, Answer, BoundsSet, Cancel, Failure, Fetch, Refusal, SetBounds
-from delen.tests.daemon_fixture import Images, Plain, held, serving, worker_of
+from delen.tests.daemon_fixture import SETTINGS, Images, Plain, held, serving, worker_of
 
 pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -253,8 +253,13 @@ def test_a_cancelled_request_ends_as_cancelled_and_only_once(daemon: PrivateDaem
 # ---- sharing
 
 
-def test_tenants_share_batches_and_nothing_else(daemon: PrivateDaemon, images: Images) -> None:
-    with Plain(daemon, "a") as a, Plain(daemon, "b") as b:
+def test_tenants_share_batches_and_nothing_else(tmp_path: Path, images: Images) -> None:
+    # Nothing is posted behind what runs, so that all who wait are there when the next run is chosen.
+    with (
+        serving(tmp_path, settings="ahead_us = 0\n" + SETTINGS) as daemon,
+        Plain(daemon, "a") as a,
+        Plain(daemon, "b") as b,
+    ):
         alone = a.answers([a.infer(x) for x in images.inputs[:1]])
         with held(worker_of(daemon)):
             # The first one occupies the engine, so that the others wait for each other.
@@ -264,11 +269,13 @@ def test_tenants_share_batches_and_nothing_else(daemon: PrivateDaemon, images: I
             ids_b = [b.infer(x) for x in images.inputs[3:6]]
             assert a.until_pong() == b.until_pong() == []
         answers_a, answers_b = a.answers(ids_a), b.answers(ids_b)
+        shared = [*answers_a[1:], *answers_b]
         assert alone[0].batches == (1, 1, 1)
         assert answers_a[0].batches[0] == 1
-        # Deeper, the first one may have joined them, and batches are as large as the profile says that they pay off.
-        assert {answer.batches[0] for answer in [*answers_a[1:], *answers_b]} == {6}
-        labels = [answer.label for answer in [*answers_a[1:], *answers_b]]
+        assert {answer.batches[0] for answer in shared} == {6}
+        # Deeper, the first one may have joined them.
+        assert all(min(answer.batches) >= 6 for answer in shared)
+        labels = [answer.label for answer in shared]
         with Plain(daemon, "a") as later:
             assert labels == [later.answers([later.infer(x)])[0].label for x in images.inputs[:6]]
 

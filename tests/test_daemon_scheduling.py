@@ -73,7 +73,7 @@ def slow_engine(tmp_path: Path) -> str:
 
 
 def test_batches_of_two_tenants_merge_at_an_exit(tmp_path: Path, slow_engine: str) -> None:
-    with journalled(tmp_path, slow_engine) as served:
+    with journalled(tmp_path, "ahead_us = 0\n" + slow_engine) as served:
         with Plain(served.daemon, "a") as a, Plain(served.daemon, "b") as b, Plain(served.daemon, "c") as c:
             # One alone, on its way to the last exit; then one too urgent to wait for that, and one that is not.
             first = a.infer(latency_ms=20_000.0)
@@ -119,12 +119,12 @@ def test_a_run_that_has_not_begun_is_taken_back_for_a_bounded_request(tmp_path: 
             b.answers([bounded])
             (of_patient,) = a.answers([patient])
         runs = served.runs()
-    assert runs[:2] == [("chosen", 1, (1,)), ("returned", 1, (1,))]
-    assert runs[2][2] == (2,), "the bounded one runs first"
+    assert runs[:3] == [("chosen", 1, (1,)), ("chosen", 2, (2,)), ("returned", 1, (1,))]
+    assert next(tickets for kind, _, tickets in runs if kind == "over") == (2,), "the bounded one runs first"
     assert of_patient.exit == 2
 
 
-def test_the_next_run_is_posted_while_one_executes_where_nobody_could_join_it(tmp_path: Path) -> None:
+def test_the_next_run_is_posted_while_one_executes_and_never_more_than_one(tmp_path: Path) -> None:
     with journalled(tmp_path, "ahead_us = 1000000\n") as served:
         with Plain(served.daemon, "a") as a, Plain(served.daemon, "b") as b:
             with held(worker_of(served.daemon)):
@@ -134,7 +134,7 @@ def test_the_next_run_is_posted_while_one_executes_where_nobody_could_join_it(tm
                 assert b.until_pong() == []
             answers = [*a.answers(ids), *b.answers([other])]
         runs = served.runs()
-    # Conditions run alone, so the second is behind the first before that is over; who could have company waits.
+    # The second is behind the first before that is over; the third waits.
     assert runs[:3] == [("chosen", 1, (1,)), ("chosen", 2, (2,)), ("over", 1, (1,))]
     open_most = most = 0
     for kind, _, _ in runs:
@@ -148,7 +148,7 @@ def test_the_next_run_is_posted_while_one_executes_where_nobody_could_join_it(tm
 def test_what_was_posted_ahead_is_taken_back_and_loses_nothing(tmp_path: Path) -> None:
     with journalled(tmp_path, "ahead_us = 1000000\n", limits="batch_max = 1\n") as served:
         with Plain(served.daemon, "a") as a, Plain(served.daemon, "b") as b:
-            # One row fills a run, so the second is posted behind the first; nobody needs either.
+            # One row fills a run, and the second is posted behind the first; nobody needs either.
             with held(worker_of(served.daemon)):
                 ids = [a.infer(), a.infer()]
                 assert a.until_pong() == []

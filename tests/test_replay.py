@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from delen.clients.bounds import Bounds
-from delen.clients.wire import Answer, Failure
+from delen.clients.wire import VERSION, Answer, Failure, Infer
 from delen.daemon.config import Limits
 from delen.daemon.journal import Journal, read_journal
 from delen.daemon.journal_records import (
@@ -25,9 +25,11 @@ from delen.daemon.journal_records import (
     Submitted,
 )
 from delen.daemon.recorded import Recorded, core
+from delen.daemon.records import Ended, RunFailed, RunReturned
 from delen.daemon.replay import Replayed, replay
 from delen.daemon.server import Server
-from delen.daemon.simulate import Outcome, Simulation
+from delen.daemon.simulate import TENSORS, Outcome, Simulation
+from delen.policies.exits import asked
 from delen.policies.policy import policy_names
 from delen.policies.rates import Terms
 from delen.tests.recorded_day import recorded_day
@@ -229,3 +231,25 @@ def test_who_waits_for_company_while_the_worker_is_gone_is_not_asked_for_without
     journal.close()
     assert isinstance(outcome.reply, Answer)
     exact(tmp_path / "j", simulation)
+
+
+@pytest.mark.parametrize("returned", [True, False], ids=["returned", "failed"])
+def test_what_comes_due_with_a_run_that_did_not_happen_is_part_of_that_event(tmp_path: Path, returned: bool) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path, bytes_max=1_000_000, note=print)
+    recorded = Recorded(journal, Setup())
+    recorded.networks["net"] = served()
+    recorded.worker_ready(0)
+    bounds = Bounds(latency_ms=4.0, on_miss="drop")
+    for number in (b"1", b"2"):
+        verdict, _ = recorded.submit(0, "a", Infer(VERSION, number, "net", TENSORS, bounds), asked(bounds), b"\0" * 4)
+        assert isinstance(verdict, int)
+    run = recorded.next(0)
+    assert run is not None
+    assert len(run.rows) == 2
+    effects = recorded.advance(9_000, RunReturned(run.id) if returned else RunFailed(run.id, "output", "NaN"))
+    assert [type(effect) for effect in effects] == [Ended, Ended]
+    journal.close()
+    replayed = replay(path)
+    assert replayed.difference is None
+    assert len(replayed.outcomes) == 2

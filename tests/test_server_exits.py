@@ -217,6 +217,7 @@ def test_no_more_answers_are_held_for_depth_than_features_may_be_kept_for() -> N
 
         for when in range(0, 60_000, 250):
             simulation.ask(when, "a", Bounds(latency_ms=400.0), "wide")
+        for when in range(0, 400_000, 250):
             simulation.at(when + 1, look)
         assert all(isinstance(outcome.reply, Answer) for outcome in simulation.run())
         return most

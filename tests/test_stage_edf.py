@@ -12,22 +12,24 @@ from hypothesis import strategies as st
 from delen.daemon.backlog import Backlog
 from delen.policies.fairness import Share
 from delen.policies.policy import make_policy
-from delen.policies.view import Choice, Run, Waiting
+from delen.policies.scarcity import Scarcity, rate_at_best
+from delen.policies.view import Choice, Run, Served, Waiting
 from delen.tests.exact import exact, waits
 
 NET, OTHER = exact(), exact("other")
 FAR_US = 1_000_000
 
 
-def decision(*queue: Waiting, now_us: int = 0, **options: object) -> Choice | None:
+def decision(*queue: Waiting, now_us: int = 0, price: float = 0.0, **options: object) -> Choice | None:
     backlog = Backlog()
     for waiting in queue:
         backlog.add(waiting)
+    backlog.view().scarcity = Scarcity(price, now_us)
     return make_policy("stage-edf", options).choose(backlog.view(), now_us, 1)
 
 
-def choose(*queue: Waiting, now_us: int = 0, **options: object) -> Choice:
-    choice = decision(*queue, now_us=now_us, **options)
+def choose(*queue: Waiting, now_us: int = 0, price: float = 0.0, **options: object) -> Choice:
+    choice = decision(*queue, now_us=now_us, price=price, **options)
     assert choice is not None
     return choice
 
@@ -51,9 +53,16 @@ def spare(waiting: Waiting) -> Waiting:
     return waiting
 
 
-def gated(ticket: int, *, deadline_us: int = FAR_US, stage: int = 0) -> Waiting:
-    made = waits(ticket, NET, deadline_us=deadline_us, mandatory=2, stage=stage)
-    made.gate = 0.9
+def far() -> Served:
+    """A network whose worker is far away."""
+    made = exact()
+    made.__dict__["hop_us"] = 5_000.0
+    return made
+
+
+def gated(ticket: int, *, deadline_us: int = FAR_US, stage: int = 0, network: Served = NET) -> Waiting:
+    made = waits(ticket, network, deadline_us=deadline_us, mandatory=2, stage=stage)
+    made.gate, made.stays = 0.9, 0.3
     return made
 
 
@@ -91,9 +100,8 @@ def test_work_without_a_deadline_that_is_due_goes_first_if_nobody_gets_late_by_i
 def test_best_effort_runs_while_deadlines_can_wait_and_not_a_moment_longer() -> None:
     free = waits(2, OTHER, due_us=0, bounded=False)
     # Alone and at its best exit it takes 110 us; half of the slack of 2 * 110 + 2 is enough, and then it is time for
-    # a full first batch too.
-    full_us = NET.time_us(0, 0, NET.batch_useful[0])
-    enough_us = 110 + 2 * (111 + full_us)
+    # a first batch twice as large.
+    enough_us = 110 + 2 * (111 + NET.time_us(0, 0, 2))
     assert tickets(choose(waits(1, NET, deadline_us=enough_us), free)) == [2]
     assert tickets(choose(waits(1, NET, deadline_us=enough_us - 3), free)) == [1]
 
@@ -173,18 +181,29 @@ def test_exits_that_are_dominated_are_not_stopped_at() -> None:
     assert stops(choose(waits(1, network, deadline_us=600))) == [0]
 
 
-def test_where_others_could_join_a_run_ends_at_the_exit_it_must_reach() -> None:
+def test_where_others_wait_whom_it_saves_time_to_join_a_run_ends_at_the_exit_it_must_reach() -> None:
     first, second = waits(1, NET, deadline_us=2_000), waits(2, NET, deadline_us=FAR_US, stage=1)
     assert stops(choose(first, second, fill=False)) == [0]
-    assert stops(choose(first, second, fill=False, rebatch=False)) == [1], "from there the second gains more"
-    assert stops(choose(first, waits(2, OTHER, deadline_us=FAR_US), fill=False, delay_price=0.0)) == [2]
+    assert stops(choose(first, second, fill=False, rebatch=False)) == [2]
+    assert stops(choose(first, waits(2, OTHER, deadline_us=FAR_US), fill=False)) == [2], "nobody to join"
 
 
-def test_under_a_gate_others_may_join_at_every_exit() -> None:
+def test_where_joining_others_would_cost_more_time_than_it_saves_a_run_goes_on() -> None:
+    # Together they take another way to the worker and back, longer than what a row saves in a batch.
+    first, second = waits(1, far(), deadline_us=9_000), waits(2, far(), deadline_us=FAR_US, stage=1)
+    assert stops(choose(first, second, fill=False)) == [2]
+
+
+def test_under_a_gate_who_stays_goes_on_with_those_who_stay_of_others() -> None:
     assert stops(choose(gated(1), gated(2))) == [2, 2], "nobody is left to join"
     useful = NET.batch_useful[2]
     assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)])) == [0] * useful
     assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)], rebatch=False)) == [2] * useful
+
+
+def test_under_a_gate_too_a_run_goes_on_where_the_way_back_takes_longer() -> None:
+    queue = [gated(ticket, network=far()) for ticket in range(3 * NET.batch_useful[2])]
+    assert set(stops(choose(*queue))) == {2}
 
 
 def test_depth_goes_where_it_gains_most_accuracy_per_microsecond() -> None:
@@ -192,6 +211,24 @@ def test_depth_goes_where_it_gains_most_accuracy_per_microsecond() -> None:
     optional = [waits(1, NET, deadline_us=FAR_US, stage=1), waits(2, steep, deadline_us=FAR_US, stage=1)]
     choice = choose(*optional)
     assert (tickets(choice), stops(choice)) == ([2], [1])
+
+
+def test_depth_that_gains_less_than_time_is_worth_is_left_out() -> None:
+    # Alone, exit 1 takes 200 us more than exit 0, exit 2 another 400 us.
+    accuracy = NET.costs.accuracy
+    first, second = ((accuracy[1] - accuracy[0]) / 200, (accuracy[2] - accuracy[1]) / 400)
+    assert second < first
+    for price, depth in ((0.99 * second, 2), (1.01 * second, 1), (0.99 * first, 1), (1.01 * first, 0)):
+        assert stops(choose(waits(1, NET, deadline_us=FAR_US), price=price)) == [depth]
+    assert stops(choose(waits(1, NET, deadline_us=FAR_US), price=1.0, scarcity=False)) == [2]
+
+
+def test_what_gains_less_than_time_is_worth_fills_no_wait_but_runs_where_nobody_waits() -> None:
+    urgent, held = waits(1, NET, deadline_us=FAR_US), waits(2, OTHER, deadline_us=FAR_US, stage=1)
+    worth = rate_at_best(held, 1)
+    assert tickets(choose(urgent, held, price=0.99 * worth)) == [2]
+    assert tickets(choose(urgent, held, price=1.01 * worth)) == [1]
+    assert tickets(choose(held, price=1.0)) == [2]
 
 
 def test_a_tenant_with_more_weight_gets_its_depth_first() -> None:
@@ -205,8 +242,8 @@ def test_a_tenant_with_more_weight_gets_its_depth_first() -> None:
 @pytest.mark.parametrize(("extra_us", "first"), [(-3, 1), (3, 2)])
 def test_optional_depth_waits_for_a_deadline_that_could_not_wait_for_it(extra_us: int, first: int) -> None:
     urgent, held = waits(1, NET, deadline_us=0, target=0), waits(2, OTHER, deadline_us=FAR_US, stage=1, target=1)
-    # The next exit takes 211 us; and a full first batch must fit behind it into half of the time left over.
-    needs_us = 110 + 2 * (211 + NET.time_us(0, 0, NET.batch_useful[0]))
+    # The next exit takes 211 us; and a first batch twice as large must fit behind it into half of the time left over.
+    needs_us = 110 + 2 * (211 + NET.time_us(0, 0, 2))
     urgent.deadline_us = urgent.due_us = needs_us + extra_us
     assert tickets(choose(urgent, held)) == [first]
 
