@@ -154,7 +154,10 @@ class Loop:
         self._watch_worker()
         self._post(now_us)
         self._see_through()
-        self._collect(idle=not ready and not self._server.pending_count)
+        idle = not ready and not self._server.pending_count
+        if idle:
+            self._tidy(now_us)
+        self._collect(idle=idle)
 
     # ---- parts of a turn
 
@@ -198,10 +201,7 @@ class Loop:
             elif isinstance(effect, Restart):
                 self._lost(now_us, effect.reason)
             elif isinstance(effect, Forget):
-                try:
-                    self._supervisor.drop(effect.tickets)
-                except PipeClosed:
-                    self._lost(now_us, "it ended")
+                self._supervisor.drop(effect.tickets)
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
         assert self._endpoints is not None
@@ -220,6 +220,12 @@ class Loop:
             self._lost(now_us, "it ended")
             return
         self._seen_through = run.id if run.predicted_us <= self._config.spin_us else None
+
+    def _tidy(self, now_us: int) -> None:
+        try:
+            self._supervisor.tidy()
+        except PipeClosed:
+            self._lost(now_us, "it ended")
 
     def _see_through(self) -> None:
         """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.

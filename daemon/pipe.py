@@ -54,13 +54,14 @@ class Measure(_Message, frozen=True, tag="measure"):
 
 
 class Post(_Message, frozen=True, tag="post"):
-    """Run this, after what was posted before it; its inputs lie in the arena."""
+    """Run this, after what was posted before it; its inputs lie in the arena. `drop`: first, as `Drop`."""
 
     run: Run
+    drop: tuple[int, ...] = ()
 
 
 class Drop(_Message, frozen=True, tag="drop"):
-    """Features of these requests are not needed any more."""
+    """Features of these requests are not needed any more; sent on its own where no run comes that could say so."""
 
     tickets: tuple[int, ...]
 

@@ -60,6 +60,7 @@ class Supervisor:
         self._pipe: Pipe | None = None
         self._arena: Arena | None = None
         self._missing: set[str] = set()
+        self._unneeded: list[int] = []
         self._started_us = 0
         self._took_us = 1_000_000
         self._retry_us = 0
@@ -125,6 +126,7 @@ class Supervisor:
         self._deaths_in_a_row += 1
         self.restarts += 1
         self._pipe = self._arena = None
+        self._unneeded.clear()
         self.state = "waiting"
         self._retry_us = now_us + wait_ms * 1000
         return self._retry_us + self._took_us
@@ -182,12 +184,22 @@ class Supervisor:
         need = self._hosted[run.network].need
         for row, payload in enumerate(payloads):
             self._arena.write_input(run.id, need, row, payload)
-        self._send(Post(run))
+        self._send(Post(run, self._take_unneeded()))
 
     def drop(self, tickets: tuple[int, ...]) -> None:
-        """The worker may forget these requests. Raises PipeClosed."""
+        """The worker may forget these requests; it is told with the next run, for every message wakes it up."""
         if self.state == "ready":
-            self._send(Drop(tickets))
+            self._unneeded += tickets
+
+    def tidy(self) -> None:
+        """Tell the worker what it may forget though there is no run for it. Raises PipeClosed."""
+        if self._unneeded:
+            self._send(Drop(self._take_unneeded()))
+
+    def _take_unneeded(self) -> tuple[int, ...]:
+        unneeded = tuple(self._unneeded)
+        self._unneeded.clear()
+        return unneeded
 
     def ask_yield(self, run_id: int) -> None:
         if self._arena is not None:

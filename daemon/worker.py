@@ -135,7 +135,9 @@ class Worker:
 
     def _run(self, message: Post) -> None:
         try:
-            for done in self._attached().run(message.run):
+            executor = self._attached()
+            executor.drop(message.drop)
+            for done in executor.run(message.run):
                 self._pipe.send(done)
         except EngineFault as fault:
             if fault.kind == "device":

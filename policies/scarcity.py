@@ -39,7 +39,7 @@ class Scarcity:
         if not waiting.optional or waiting.spare or waiting.stage > waiting.target:
             return
         served = waiting.served
-        step = served.steps[waiting.stage][served.batch_useful[served.next_exit[waiting.stage]]]
+        step = served.step(waiting.stage, served.batch_useful[served.next_exit[waiting.stage]])
         lost = rate_at_best(waiting, step.stop)
         now_us = waiting.arrival_us + reply.total_us
         price = self.price(now_us)

@@ -225,7 +225,7 @@ def _rate(pool: Pool, from_us: int = 0) -> tuple[float, Sequence[Waiting]]:
     first, count = pool.members[0], len(pool.members)
     served = first.served
     count = min(count, served.batch_max)
-    step = served.steps[first.stage][count]
+    step = served.step(first.stage, count)
     company = pool.fair(count, step.path_us / count, from_us)
     count = min(count, served.batch_useful[step.stop])
     per_us = step.gain / (served.hop_us + step.path_us * served.correction.mu)
@@ -237,7 +237,7 @@ def _free(rate: float, company: Sequence[Waiting], now_us: int, spare_us: int) -
     """Their run as deep as pays best, or only to the next exit; None if neither is in time."""
     first = company[0]
     served, stage = first.served, first.stage
-    best = served.steps[stage][min(len(company), served.batch_max)].stop
+    best = served.step(stage, min(len(company), served.batch_max)).stop
     nearest = next(exit_index for exit_index in served.ladder if exit_index >= max(stage, first.expected))
     least_us = served.time_us(stage, nearest, 1)
     if least_us > spare_us or now_us + least_us > first.deadline_us:

@@ -24,7 +24,7 @@ NEVER_US = 2**62
 # How fast the estimate of a run's overhead follows: one part in twenty per run; capped, since a stall is not overhead.
 HOP_GAIN, HOP_US_MAX = 0.05, 2_000.0
 # What is derived from it is worked out again when it has moved by so much.
-HOP_MOVED = 1.25
+HOP_MOVED = 1.5
 # A batch is large enough when one more row would save less than this share of the cost per row.
 BATCH_SAVING_MIN = 0.03
 
@@ -89,6 +89,7 @@ class Served:
     ran_us: int = 0
     plans: dict[tuple[float | None, float | None, str], Any] = field(default_factory=dict, repr=False)
     _hop_used_us: float = field(init=False, repr=False)
+    _steps: dict[tuple[int, int], Step] = field(default_factory=dict, init=False, repr=False)
     _blocks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,8 +101,8 @@ class Served:
         moved = max(self.hop_us, 1.0) / max(self._hop_used_us, 1.0)
         if not 1 / HOP_MOVED < moved < HOP_MOVED:
             self._hop_used_us = self.hop_us
-            for derived in ("batch_useful", "steps"):
-                self.__dict__.pop(derived, None)
+            self.__dict__.pop("batch_useful", None)
+            self._steps.clear()
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -132,18 +133,17 @@ class Served:
         enough = min(per_row) * (1 + BATCH_SAVING_MIN)
         return next(batch for batch, cost in enumerate(per_row, start=1) if cost <= enough)
 
-    @cached_property
-    def steps(self) -> tuple[tuple[Step, ...], ...]:
-        """`steps[stage][batch]`: the way on that gains most accuracy per microsecond for a batch; index 0 unused.
+    def step(self, stage: int, batch: int) -> Step:
+        """The way on that gains most accuracy per microsecond for a batch of so many, 1 or more.
 
         `stage` counts finished segments; what the answer at hand is worth is the best the ladder has up to there.
         """
-        return tuple(
-            tuple(self._step(stage, max(1, batch)) for batch in range(self.batch_max + 1))
-            for stage in range(self.exit_last + 1)
-        )
+        found = self._steps.get((stage, batch))
+        if found is None:
+            found = self._steps[stage, batch] = self._best_step(stage, batch)
+        return found
 
-    def _step(self, stage: int, batch: int) -> Step:
+    def _best_step(self, stage: int, batch: int) -> Step:
         accuracy = self.costs.accuracy
         at_hand = max((accuracy[exit_index] for exit_index in self.ladder if exit_index < stage), default=0.0)
         found = [

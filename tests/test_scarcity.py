@@ -44,7 +44,7 @@ def held(*, stage: int = 1, deadline_us: int = 10_000, **changed: object) -> Wai
 
 
 def lost(waiting: Waiting) -> float:
-    return rate_at_best(waiting, NET.steps[waiting.stage][NET.batch_useful[waiting.stage]].stop)
+    return rate_at_best(waiting, NET.step(waiting.stage, NET.batch_useful[waiting.stage]).stop)
 
 
 def test_while_everybody_gets_all_they_could_have_time_costs_nothing() -> None:

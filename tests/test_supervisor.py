@@ -236,10 +236,24 @@ def test_a_restarted_worker_keeps_the_profiles_that_are_known(stage: Stage) -> N
     assert stage.arrange(Loaded("digits")), "nothing is measured again"
 
 
+def test_what_may_be_forgotten_is_said_with_the_next_run(stage: Stage) -> None:
+    stage.ready()
+    stage.supervisor.drop((1,))
+    stage.supervisor.drop((2, 3))
+    run = Run(7, "digits", 1, (Row(4, 2, (), None, False),), 0, (), 100)
+    stage.supervisor.post(run, [])
+    stage.supervisor.post(run, [])
+    assert stage.heard(2) == [Post(run, (1, 2, 3)), Post(run)]
+
+
 def test_a_worker_that_is_not_ready_is_not_told_what_to_forget(stage: Stage) -> None:
     stage.ready()
     stage.supervisor.drop((1,))
+    stage.supervisor.tidy()
+    stage.supervisor.tidy()
     assert stage.heard(1) == [Drop((1,))]
+    stage.supervisor.drop((2,))
     stage.supervisor.lost(0)
+    stage.supervisor.tidy()
     stage.supervisor.drop((1,))
     stage.supervisor.ask_yield(1)
