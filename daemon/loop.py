@@ -34,9 +34,9 @@ from .sockets import Endpoints, RuntimeLock
 from .supervisor import Supervisor, WorkerFailed
 
 Note = Callable[[str], None]
-# Objects made and not freed since the last collection. Kept answers of one tenant are some 10,000; a million are about
-# 100 MB, which only a leak of cycles under uninterrupted load would reach.
-OBJECTS_IDLE, OBJECTS_MAX = 2_000, 20_000
+# The collector looks at so many new objects at a time, half a millisecond, and never at those that stayed: going
+# through all answers kept for clients stopped everything for 10 to 40 ms. The core makes no cycles (test_cycles.py).
+GC_THRESHOLDS = (1_000, 1_000_000, 1_000_000)
 
 
 def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None) -> None:
@@ -109,11 +109,9 @@ class Loop:
                 raise WorkerFailed("the worker process ended while starting; see its message above") from error
         if self.stopping:
             return
-        # The collector walks everything alive, 10 to 40 ms in which no tenant is heard. What is alive now stays, and
-        # what comes is freed without it, but for rare cycles: it runs in idle turns, see `_collect`.
         gc.collect()
         gc.freeze()
-        gc.disable()
+        gc.set_threshold(*GC_THRESHOLDS)
         self._desk.started_us = now_us
         names = [tenant.name for tenant in self._config.tenants]
         self._endpoints = Endpoints(Path(self._config.runtime_dir), names, self._config.limits)
@@ -154,10 +152,8 @@ class Loop:
         self._watch_worker()
         self._post(now_us)
         self._see_through()
-        idle = not ready and not self._server.pending_count
-        if idle:
+        if not ready and not self._server.pending_count:
             self._tidy(now_us)
-        self._collect(idle=idle)
 
     # ---- parts of a turn
 
@@ -273,12 +269,6 @@ class Loop:
             self._note(text)
 
     # ---- waiting
-
-    def _collect(self, *, idle: bool) -> None:
-        """Collect cyclic garbage among what came since the last time, when nobody waits or far too much has come."""
-        if gc.get_count()[0] > (OBJECTS_IDLE if idle else OBJECTS_MAX):
-            # Not among what was kept then: answers kept for their clients would be walked for tens of milliseconds.
-            gc.collect(1)
 
     def _timeout_ms(self) -> int:
         """How long nothing is due, in whole milliseconds; at most a second."""
