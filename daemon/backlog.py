@@ -43,10 +43,9 @@ class Backlog:
         pool = self._homes.pop(waiting.ticket, None)
         return pool is not None and pool.remove(waiting)
 
-    @property
-    def held(self) -> int:
-        """How many have the answer they must have and wait for a deeper one, with features on the device."""
-        return sum([len(pool.members) for pool in self._optional.values()])
+    def can_hold(self, held_max: int) -> bool:
+        """Whether one more may wait for a deeper answer beside the one it must have, with features on the device."""
+        return len(self._homes) < held_max or sum([len(pool.members) for pool in self._optional.values()]) < held_max
 
     def view(self) -> View:
         """The queue for a policy: live, not a copy."""

@@ -93,7 +93,7 @@ class Config(_Section, frozen=True, kw_only=True):
     here, `require` refuses it.
 
     `policy`, `policy_options`: what decides the next run. `ahead_us`: how long before a run's likely end the next one
-    may be posted, if nobody could join it; 0: only to an idle device. `correction`: how predictions follow the device;
+    may be posted; 0: only to an idle device. `correction`: how predictions follow the device;
     a share of `miss_target` of all runs should take longer than predicted.
 
     `journal`: a file for everything the core is told, to be played again with `delen simulate --journal`; empty: none.

@@ -6,8 +6,6 @@ long. Does not: choose runs or end requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..policies.view import NEVER_US, Choice, Served, Waiting
 from .config import Limits
 from .records import Flight, Request
@@ -33,30 +31,33 @@ class Device:
     def ready(self) -> bool:
         return self._ready
 
-    def flights(self) -> Iterator[Flight]:
+    def flights(self) -> tuple[Flight, ...]:
         """What it has, in the order it runs."""
-        if self.running is not None:
-            yield self.running
-        if self.posted is not None:
-            yield self.posted
+        if self.running is None:
+            return ()
+        return (self.running,) if self.posted is None else (self.running, self.posted)
 
     def holds(self, ticket: int) -> bool:
         """Whether this request is in one of its runs."""
-        return any(ticket in flight.rows for flight in self.flights())
+        running, posted = self.running, self.posted
+        return (running is not None and ticket in running.rows) or (posted is not None and ticket in posted.rows)
 
     def find(self, run_id: int) -> Flight | None:
         """The run of this number; None for runs long lost."""
-        return next((flight for flight in self.flights() if flight.run.id == run_id), None)
+        if self.running is not None and self.running.run.id == run_id:
+            return self.running
+        return self.posted if self.posted is not None and self.posted.run.id == run_id else None
 
     def start_us(self, now_us: int) -> int | None:
         """When a run posted now would start; None if none may be posted."""
         if not self._ready or self.posted is not None:
             return None
-        if self.running is None:
+        running = self.running
+        if running is None:
             return now_us
-        if not self._ahead_us or self.running.looked_ahead or now_us < self.running.likely_us - self._ahead_us:
+        if not self._ahead_us or running.looked_ahead or now_us < running.likely_us - self._ahead_us:
             return None
-        return max(now_us, self.running.likely_us)
+        return max(now_us, running.likely_us)
 
     def looked(self) -> None:
         """Nothing was found to post behind what it runs."""
@@ -74,10 +75,17 @@ class Device:
             return max(now_us, self._ready_us if self._ready_us is not None else now_us)
         free_us = now_us
         for flight in self.flights():
-            ends_us = max(now_us, flight.ends_us)
-            # Asked while it does what it must, it ends with that; later, at its next exit.
-            left_us = flight.must_us if now_us < flight.must_us else _left_us(flight, now_us)
-            free_us = max(free_us, min(ends_us, left_us) if self._yields else ends_us)
+            ends_us, late_us = flight.ends_us, 0
+            if self.running is not None and flight is self.posted:
+                # What is posted behind a run that is late begins as much later.
+                late_us = max(0, now_us - self.running.likely_us)
+            if ends_us + late_us <= free_us:
+                continue
+            if self._yields:
+                # Asked while it does what it must, it ends with that; later, at its next exit.
+                at_us = now_us - late_us
+                ends_us = min(ends_us, flight.must_us if at_us < flight.must_us else _left_us(flight, at_us))
+            free_us = max(free_us, ends_us + late_us)
         return free_us
 
     def wake_at(self) -> int:
@@ -85,16 +93,14 @@ class Device:
         running = self.running
         if running is None:
             return NEVER_US
-        due_us = running.overdue_us
-        if running.yield_at_us is not None:
-            due_us = min(due_us, running.yield_at_us)
-        return due_us
+        return running.overdue_us if running.yield_at_us is None else min(running.overdue_us, running.yield_at_us)
 
     def post_at(self) -> int:
         """When the next run may be posted, while one executes; NEVER_US if there is nothing to wait for."""
-        if self.running is None or self.posted is not None or not self._ahead_us or self.running.looked_ahead:
+        running = self.running
+        if running is None or self.posted is not None or not self._ahead_us or running.looked_ahead:
             return NEVER_US
-        return self.running.likely_us - self._ahead_us
+        return running.likely_us - self._ahead_us
 
     def post(self, flight: Flight) -> None:
         """Take note of a run just posted."""
@@ -124,8 +130,8 @@ class Device:
         self._ready, self._ready_us = True, now_us
 
     def _overdue_us(self, flight: Flight) -> int:
-        allowed = max(self._limits.run_ms_min * 1000, int(self._limits.run_factor_max * flight.run.predicted_us))
-        return flight.posted_us + allowed
+        limits = self._limits
+        return flight.posted_us + max(limits.run_ms_min * 1000, int(limits.run_factor_max * flight.run.predicted_us))
 
     def lost(self, ready_us: int) -> tuple[Flight | None, Flight | None]:
         """It is gone, with all it had; returns what it was running and what was posted behind."""
@@ -140,20 +146,19 @@ def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Fl
     run, members = choice.run, choice.members
     assert run is not None
     served, rows = members[0].served, run.rows
-    owners = {member.ticket: requests[member.ticket].tenant for member in members}
     timed = [member for member in members if member.deadline_us < NEVER_US and not member.optional and not member.spare]
     before_us, must_us = _must_us(served, timed, run.first, len(rows))
     return Flight(
         run=run,
         rows={row.ticket: row for row in rows},
-        owners=owners,
+        owners={row.ticket: requests[row.ticket].tenant for row in rows},
         posted_us=start_us,
         ends_us=start_us + run.predicted_us,
         likely_us=start_us + int((run.predicted_us - served.hop_us) / (1 + served.correction.margin)),
         must_us=start_us + must_us,
         ask_us=start_us + before_us,
         served=served,
-        bounded=any(member.bounded and not member.spare for member in members),
+        bounded=bool(timed) or any(member.bounded and not member.spare for member in members),
         timed=bool(timed),
         overdue_us=NEVER_US,
     )

@@ -47,9 +47,9 @@ def give_up_us(waiting: Waiting, hold_us: int) -> int:
     if waiting.deadline_us >= NEVER_US:
         return waiting.arrival_us + hold_us
     served = waiting.served
-    nearest = next(exit_index for exit_index in served.ladder if exit_index >= waiting.stage)
-    held_us = int(served.guard.hold_share * (waiting.deadline_us - waiting.arrival_us))
-    return min(waiting.arrival_us + held_us, waiting.deadline_us - served.time_us(waiting.stage, nearest, 1))
+    until_us = waiting.arrival_us + int(served.guard.hold_share * (waiting.deadline_us - waiting.arrival_us))
+    next_us = served.time_us(waiting.stage, served.next_exit[waiting.stage], 1)
+    return min(until_us, waiting.deadline_us - next_us)
 
 
 def answer(request: Request, stop: Stop, now_us: int) -> Ended:

@@ -23,11 +23,13 @@ WORST_FIRST: tuple[EnergySource, ...] = ("unknown", "modelled", "measured")
 
 @dataclass(slots=True)
 class Took:
-    """What one tenant had of a run: device time it was owed, time beyond that, and the energy of the latter."""
+    """What one tenant had of a run: device time it was owed, time beyond that, the energy of the latter; and of all."""
 
     owed_us: float = 0.0
     free_us: float = 0.0
-    free_mj: float | None = 0.0
+    free_mj: float = 0.0
+    energy_mj: float = 0.0
+    device_us: int = 0
 
 
 @dataclass
@@ -66,7 +68,10 @@ class Account:
         else:
             self.bounds_met += 1
         self.latencies_us.append(answer.total_us)
-        self.exits.setdefault(answer.network, [0] * exit_count)[answer.exit] += 1
+        exits = self.exits.get(answer.network)
+        if exits is None:
+            exits = self.exits[answer.network] = [0] * exit_count
+        exits[answer.exit] += 1
 
     def book_run(self, energy_mj: float | None, took_us: int, source: EnergySource) -> None:
         """Charge this tenant's share of a run: mJ, and device time split over the rows that used it."""
@@ -150,11 +155,13 @@ class Ledger:
         if missed and promise is not None and promise.firm is not None:
             promise.firm.note(met=False)
 
-    def book(self, now_us: int, tenant: str, took: Took) -> None:
-        """Device time of a run, beside what `Account.book_run` was told."""
+    def book(self, now_us: int, tenant: str, took: Took, source: EnergySource) -> None:
+        """A tenant's part of a run; `source`: where its energies come from."""
+        account, known = self.account(tenant), source != "unknown"
+        account.book_run(took.energy_mj if known else None, took.device_us, source)
         if took.free_us:
-            self.account(tenant).optional_us += took.free_us
-            self._fair.charge(self.share(tenant), took.free_us, took.free_mj)
+            account.optional_us += took.free_us
+            self._fair.charge(self.share(tenant), took.free_us, took.free_mj if known else None)
         promise = self.promises.of(tenant)
         if promise is not None:
             promise.book(now_us, took.owed_us, took.free_us)

@@ -152,7 +152,7 @@ class Loop:
         self._watch_worker()
         self._post(now_us)
         self._see_through()
-        if not ready and not self._server.pending_count:
+        if not self._server.pending_count:
             self._tidy(now_us)
 
     # ---- parts of a turn

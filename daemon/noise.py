@@ -94,7 +94,8 @@ class Noise:
         self._start_us = start_us
         self._sigma = spec.sigma
         self._spec = spec
-        self._weather = bool(spec.ar1_sigma or spec.steps or spec.throttle_period_s or spec.stall_rate_hz)
+        self._varies = bool(spec.ar1_sigma or spec.steps or spec.throttle_period_s)
+        self._weather = self._varies or bool(spec.stall_rate_hz)
 
         self._drift_ms = 0
         self._drift = self._drifting.gauss(0.0, spec.ar1_sigma)
@@ -120,7 +121,8 @@ class Noise:
         us = profiled_us * math.exp(self._gauss(0.0, self._sigma)) if self._sigma else profiled_us
         if self._weather:
             since_us = now_us - self._start_us
-            us *= self._slowdown(since_us)
+            if self._varies:
+                us *= self._slowdown(since_us)
             if self._stall_start_us < since_us + us:
                 us = self._stalled(since_us, us)
         return int(us + 0.5) or 1

@@ -16,7 +16,7 @@ from ..policies.view import Row, Run, Served, Waiting
 Payload = bytes | memoryview
 
 
-class RowDone(msgspec.Struct, frozen=True, array_like=True):
+class RowDone(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One row's answer at an exit. `left`: it has left the run here; `gated`: because its gate let it go."""
 
     ticket: int
@@ -26,7 +26,7 @@ class RowDone(msgspec.Struct, frozen=True, array_like=True):
     gated: bool
 
 
-class StepDone(msgspec.Struct, frozen=True, array_like=True):
+class StepDone(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One segment or head that ran: on how many rows, how long."""
 
     head: bool
@@ -35,7 +35,7 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True):
     took_us: int
 
 
-class ExitDone(msgspec.Struct, frozen=True, array_like=True, tag="exit_done"):
+class ExitDone(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="exit_done"):
     """A run reached an exit where something happened. `steps`: what ran since the last such message.
 
     `logits`: raw little-endian float32, one row of classes for each of `rows`. `finished`: the run is over.
@@ -49,7 +49,7 @@ class ExitDone(msgspec.Struct, frozen=True, array_like=True, tag="exit_done"):
     finished: bool
 
 
-class RunFailed(msgspec.Struct, frozen=True, array_like=True, tag="run_failed"):
+class RunFailed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run_failed"):
     """The engine could not do this run; the worker lives. `kind` is the EngineFault's."""
 
     run: int
@@ -57,7 +57,7 @@ class RunFailed(msgspec.Struct, frozen=True, array_like=True, tag="run_failed"):
     message: str
 
 
-class RunReturned(msgspec.Struct, frozen=True, array_like=True, tag="run_returned"):
+class RunReturned(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run_returned"):
     """A run that was asked to yield before it began: nothing of it ran."""
 
     run: int
@@ -116,7 +116,7 @@ class Flight:
     looked_ahead: bool = False
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """Effect: this request has ended so; hand it to whoever waits for it."""
 
     tenant: str
@@ -125,19 +125,19 @@ class Ended(msgspec.Struct, frozen=True):
     tensor: bytes
 
 
-class Yield(msgspec.Struct, frozen=True):
+class Yield(msgspec.Struct, frozen=True, gc=False):
     """Effect: ask this run to stop at its next exit, or not to begin."""
 
     run: int
 
 
-class Forget(msgspec.Struct, frozen=True):
+class Forget(msgspec.Struct, frozen=True, gc=False):
     """Effect: the worker may drop the features of these requests."""
 
     tickets: tuple[int, ...]
 
 
-class Restart(msgspec.Struct, frozen=True):
+class Restart(msgspec.Struct, frozen=True, gc=False):
     """Effect: the worker does not answer; kill it and start another."""
 
     reason: str

@@ -113,8 +113,10 @@ class Server:
         due = self._due
         while due and due[0][1] not in self._requests:
             heappop(due)
-        wake_us = min(due[0][0] if due else NEVER_US, self._device.wake_at())
-        return min(wake_us, self._device.post_at(), self._ask_us) if len(self._backlog) else wake_us
+        wake_us = self._device.wake_at()
+        if len(self._backlog):
+            wake_us = min(wake_us, self._device.post_at(), self._ask_us)
+        return wake_us if not due or wake_us < due[0][0] else due[0][0]
 
     # ---- events
 
@@ -126,14 +128,14 @@ class Server:
         Returns:
             A refusal with an offer, or the ticket of the accepted request; and effects.
         """
-        account = self.account(tenant)
+        account, served = self.ledger.account(tenant), self.networks[infer.network]
         if self.policy.reactive:
-            wanted = as_conditions(wanted, self.networks[infer.network])
+            wanted = as_conditions(wanted, served)
         self._tickets += 1
         queued_bytes = self._queued_bytes.get(tenant, 0) + len(payload)
         newcomer = Newcomer(
             tenant,
-            self.networks[infer.network],
+            served,
             self.ledger.share(tenant),
             ticket=self._tickets,
             now_us=now_us,
@@ -167,7 +169,7 @@ class Server:
         start_us = self._device.start_us(now_us)
         if start_us is None or not len(self._backlog):
             return None
-        choice = self.policy.choose(self.view(), start_us, self._runs + 1)
+        choice = self.policy.choose(self._backlog.view(), start_us, self._runs + 1)
         if choice is None:
             self._device.looked()
             return None
@@ -277,7 +279,7 @@ class Server:
         request.waiting.move_to(done.exit + 1)
         # Who leaves before the run's end was asked to give way; its features are kept too.
         kept = posted.keep or done.exit < posted.stop
-        goes_on = kept and self._backlog.held < self._limits.held_max
+        goes_on = kept and self._backlog.can_hold(self._limits.held_max)
         until_us = self._until_us(request.waiting) if goes_on and not row.gated else now_us
         reason = decide(request, now_us, kept=goes_on, until_us=until_us)
         if reason is None:

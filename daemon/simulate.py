@@ -55,6 +55,7 @@ class Outcome(NamedTuple):
 
 
 class _Open(NamedTuple):
+    id: bytes
     tenant: str
     network: str
     sent_us: int
@@ -116,8 +117,7 @@ class Simulation:
         self._heap: list[tuple[int, int, Callable[..., object], tuple[object, ...]]] = []
         self._seq = 0
         self._open: dict[tuple[str, bytes], _Open] = {}
-        self._ids: dict[int, bytes] = {}
-        self._samples: dict[int, int] = {}
+        self._by_ticket: dict[int, _Open] = {}
         self._yields: set[int] = set()
         self._generation = 0
         self._forgotten: set[int] = set()
@@ -187,7 +187,8 @@ class Simulation:
             told = wake_us <= self.now_us
             while heap and heap[0][0] <= self.now_us:
                 _, _, action, arguments = heapq.heappop(heap)
-                told = action(*arguments) is not UNTOLD or told
+                if action(*arguments) is not UNTOLD:
+                    told = True
             if wake_us <= self.now_us:
                 self._take(server.expire(self.now_us))
             if told:
@@ -236,12 +237,11 @@ class Simulation:
         if generation != self._generation:
             return UNTOLD
         now_us = self.now_us
-        if self.spoil is not None and any(self.spoil(self._ids.get(row.ticket, b"")) for row in rows):
+        if self.spoil is not None and self._spoilt(self.spoil, rows):
             self._finish(now_us)
             self._report(now_us, RunFailed(run.id, "output", "NaN"))
             return None
-        more = any(row.stop > index for row in rows)
-        early = more and (run.id in self._yields or self._too_late(run, index))
+        early = (run.id in self._yields or self._too_late(run, index)) and max([row.stop for row in rows]) > index
         looked = rows if early else [row for row in rows if row.stop == index or index in row.exits]
         if not looked:
             self._segment(run, index + 1, rows, now_us, steps)
@@ -251,9 +251,12 @@ class Simulation:
         steps = (*steps, StepDone(True, index, len(looked), head_us))
         done = tuple([self._outcome(run, row, index, early) for row in looked])
         left = {row.ticket for row in done if row.left}
-        for row, outcome in zip(looked, done, strict=True):
-            if outcome.left and not outcome.gated and (row.keep or (early and index < row.stop)):
-                self._hold(row.ticket)
+        if self._watch is not None:
+            for row, outcome in zip(looked, done, strict=True):
+                # What the worker was told to drop while it ran is dropped when the run is over.
+                kept = outcome.left and not outcome.gated and (row.keep or (early and index < row.stop))
+                if kept and row.ticket not in self._forgotten:
+                    self._watch.holds(row.ticket)
         staying = [row for row in rows if row.ticket not in left]
         told = ExitDone(run.id, index, done, steps, LOGITS * len(done), not staying)
         self.at(now_us + head_us, self._after_head, run, index, staying, told, self._generation)
@@ -269,19 +272,21 @@ class Simulation:
             self._finish(self.now_us)
             self._report(self.now_us, told)
 
+    def _spoilt(self, spoil: Callable[[bytes], bool], rows: list[Row]) -> bool:
+        known = [self._by_ticket.get(row.ticket) for row in rows]
+        return any(spoil(b"" if was is None else was.id) for was in known)
+
     def _too_late(self, run: Run, index: int) -> bool:
-        return bool(run.stop_by_us) and self.now_us + run.segments_us[index + 1] > run.stop_by_us
+        """Whether the next segment, if there is one, would end too late."""
+        if not run.stop_by_us or index + 1 >= len(run.segments_us):
+            return False
+        return self.now_us + run.segments_us[index + 1] > run.stop_by_us
 
     def _finish(self, ended_us: int) -> None:
         """The device has done this run; the one posted behind it begins."""
         run, self._posted, self._running = self._posted, None, None
         if run is not None:
             self._begin(run, ended_us)
-
-    def _hold(self, ticket: int) -> None:
-        # What the worker was told to drop while it ran is dropped when the run is over.
-        if self._watch is not None and ticket not in self._forgotten:
-            self._watch.holds(ticket)
 
     def _forget(self, tickets: tuple[int, ...]) -> None:
         if self._watch is not None:
@@ -310,7 +315,8 @@ class Simulation:
         if behaviour is None:
             confidence = self.random.random() if row.gate is not None else 0.5
         else:
-            confidence = behaviour.confidence[self._samples.get(row.ticket, 0)][index]
+            was = self._by_ticket.get(row.ticket)
+            confidence = behaviour.confidence[0 if was is None else was.sample][index]
         gated = row.gate is not None and index in row.exits and confidence > row.gate
         return RowDone(row.ticket, 1, confidence, gated or early or row.stop == index, gated)
 
@@ -342,14 +348,13 @@ class Simulation:
             if self._watch is not None:
                 self._watch.refused(tenant)
             return
-        self._open[tenant, infer.id] = _Open(tenant, network, now_us, bounds, verdict, sample)
-        self._ids[verdict] = infer.id
-        self._samples[verdict] = sample
+        accepted = _Open(infer.id, tenant, network, now_us, bounds, verdict, sample)
+        self._open[tenant, infer.id] = self._by_ticket[verdict] = accepted
         if self._watch is not None:
             self._watch.accepted(verdict, tenant, infer, wanted, len(PAYLOAD))
 
     def _cancel(self, request_id: bytes) -> None:
-        for ticket in [known.ticket for key, known in self._open.items() if key[1] == request_id]:
+        for ticket in [known.ticket for known in self._open.values() if known.id == request_id]:
             self._take(self.server.cancel(ticket))
 
     def _take(self, effects: Iterable[Effect]) -> None:
@@ -368,7 +373,7 @@ class Simulation:
         if self._watch is not None:
             self._watch.ended(effect)
         was, reply, correct = self._open.pop((effect.tenant, effect.id)), effect.reply, None
-        del self._ids[was.ticket], self._samples[was.ticket]
+        del self._by_ticket[was.ticket]
         if isinstance(reply, Answer):
             if was.sample >= 0:
                 correct = self._behaviours[was.network].correct[was.sample][reply.exit]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
+from math import fsum
 from operator import attrgetter
 
 from .load import KEPT_SHARE, mandatory
@@ -88,13 +89,12 @@ def batch_max(first: Waiting, depth: int) -> int:
 
 def run_us(served: Served, stage: int, stops: Sequence[int]) -> int:
     """Time until the last row has left, rows leaving where they stop."""
-    deepest = max(stops)
-    if min(stops) == deepest:
-        return served.time_us(stage, deepest, len(stops))
+    if stops.count(stops[0]) == len(stops):
+        return served.time_us(stage, stops[0], len(stops))
     trunk, done = 0.0, stage
     for stop in sorted(set(stops)):
         staying = sum(1 for other in stops if other >= stop)
-        trunk += sum(served.costs.segment_us[index][staying] for index in range(done, stop + 1))
+        trunk += fsum([served.costs.segment_us[index][staying] for index in range(done, stop + 1)])
         done = stop + 1
         trunk += served.costs.head_us[stop][sum(1 for other in stops if other == stop)]
     return int(served.hop_us + trunk * served.correction.factor) + 1
@@ -128,10 +128,8 @@ def choice(
 
 
 def _segments_us(served: Served, deepest: int, batch: int) -> tuple[int, ...]:
-    costs, factor = served.costs, served.correction.factor
-    return tuple(
-        int((costs.segment_us[index][batch] + costs.head_us[index][batch]) * factor) + 1 for index in range(deepest + 1)
-    )
+    factor = served.correction.factor
+    return tuple([int(block_us * factor) + 1 for block_us in served.costs.block_us[batch][: deepest + 1]])
 
 
 def _row(member: Waiting, stop: int, keeps: bool) -> Row:

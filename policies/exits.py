@@ -32,8 +32,12 @@ class Asked(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        said = (self.latency_ms, self.accuracy, self.energy_mj, self.conditions)
-        return any(limit is not None for limit in said)
+        return (
+            self.latency_ms is not None
+            or self.accuracy is not None
+            or self.energy_mj is not None
+            or self.conditions is not None
+        )
 
 
 @dataclass(frozen=True)

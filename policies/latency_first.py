@@ -7,6 +7,8 @@ worth the delay of all who wait, at a price. Nobody is held at an exit. Source: 
 
 from __future__ import annotations
 
+from math import fsum
+
 import msgspec
 
 from . import batches, load
@@ -71,7 +73,7 @@ class LatencyFirst:
                 for stop, member in zip(stops, members, strict=True)
             ]
             longer_us = batches.run_us(served, stage, deeper)
-            gained = sum(accuracy[deep] - accuracy[stop] for deep, stop in zip(deeper, stops, strict=True))
+            gained = fsum([accuracy[deep] - accuracy[stop] for deep, stop in zip(deeper, stops, strict=True)])
             price = self.options.delay_price * (longer_us - takes_us) / first_us * waiting
             if gained <= price or now_us + longer_us > earliest_us:
                 break

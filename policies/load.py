@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -37,8 +38,9 @@ class Cost(NamedTuple):
 def in_order(parts: Iterable[Sequence[Chunk]]) -> list[Chunk]:
     """All chunks by due time."""
     # Sorting parts that are sorted already costs hardly more than looking at them.
-    found = [chunk for part in parts for chunk in part]
-    found.sort(key=_due)
+    found = list(chain.from_iterable(parts))
+    if len(found) > 1:
+        found.sort(key=_due)
     return found
 
 
@@ -53,7 +55,9 @@ def slack_us(work: Sequence[Chunk], start_us: int) -> int:
         left_us = deadline_us - mean_us
         # The root is taken only where it may matter.
         if left_us < slack:
-            slack = min(slack, left_us - math.sqrt(variance))
+            left_us -= math.sqrt(variance)
+            if left_us < slack:
+                slack = left_us
     return int(slack)
 
 

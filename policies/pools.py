@@ -146,7 +146,7 @@ def cut(members: Sequence[Waiting]) -> list[Chunk]:
         depth = max(depths[start : start + size])
         path_us = costs.get((depth, rows))
         if path_us is None:
-            path_us = costs[depth, rows] = served.costs.path_us(stage, max(stage, depth), min(rows, served.batch_max))
+            path_us = costs[depth, rows] = served.costs.path_us(stage, depth, rows)
         first = members[start]
         result.append(Chunk(first.due_us, first.deadline_us, path_us, served))
     return result

@@ -251,7 +251,7 @@ class Promises:
     """Every configured tenant's; tenants that nobody configured are promised nothing and held to nothing."""
 
     def __init__(self, tenants: Mapping[str, Terms]) -> None:
-        weights = sum(terms.weight for terms in tenants.values())
+        weights = math.fsum(terms.weight for terms in tenants.values())
         self._by_tenant = {name: Promise(terms, terms.weight / weights) for name, terms in tenants.items()}
 
     def of(self, tenant: str) -> Promise | None:
@@ -301,7 +301,7 @@ def overcommitted(tenants: Mapping[str, Terms], costs_us: Mapping[str, float]) -
         for name, terms in tenants.items()
         if name in costs_us
     }
-    total = sum(parts.values())
+    total = math.fsum(parts.values())
     if total <= PROMISED_MAX:
         return None
     said = ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts.items() if part)

@@ -1,8 +1,8 @@
 """What a microsecond of the device is worth just now: the depth that was forgone for want of it.
 
 Role: the price of time, in accuracy per microsecond, common to all networks. Each answer given shallower than its
-tenant could have had it moves the price towards what its next step would have gained; while none is, the price fades.
-What gains less than the price is not worth starting: sooner or later it costs somebody more than it gives.
+tenant could have had it moves the price up towards what its next step would have gained; while none is, the price
+fades. What gains less than the price is not worth starting while others wait: it costs somebody more than it gives.
 
 Source: shadow prices of a shared resource (Kelly, Maulloo, Tan 1998); differs: moved by what was lost, not by a queue.
 Does not: decide anything; policies look at the price.

@@ -16,6 +16,7 @@ Does not: hold the device idle for a fuller batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import fsum
 from typing import NamedTuple
 
 import msgspec
@@ -115,7 +116,7 @@ class StageEdf:
         price = view.scarcity.price(now_us) if self.options.scarcity else 0.0
         if free is not None and self.options.fill and not _pressing(urgent, free, spare_us, price):
             return batches.choice(run_id, free.members, free.stops, free.takes_us)
-        return self._must(view, urgent, now_us, run_id, _limits(spare_us, price, free))
+        return self._must(view, urgent, now_us, run_id, _limits(spare_us, price, free, urgent.members[0]))
 
     def _must(self, view: View, pool: Pool, now_us: int, run_id: int, limits: Limits) -> Choice:
         """The earliest requests of a pool to where they must go, and on from there while that is the best there is."""
@@ -139,11 +140,15 @@ class StageEdf:
         return batches.choice(run_id, free.members, stops, batches.run_us(served, stage, stops))
 
 
-def _limits(spare_us: int, price: float, free: Free | None) -> Limits:
+def _limits(spare_us: int, price: float, free: Free | None, urgent: Waiting) -> Limits:
+    """What depth of an urgent batch may take beside the best run that nobody needs."""
     if free is None:
         return Limits(spare_us, price)
-    # An answer for somebody beyond their share was promised in time nobody needs, and depth is not a need.
-    return Limits(spare_us, price, free.rate, NEVER_US if free.members[0].spare else free.takes_us)
+    other = free.members[0]
+    # An answer for somebody beyond their share was promised in time nobody needs, and depth is not a need. And whose
+    # tenant had more than the other's has no claim to time for both: the other's turn would never come.
+    waits = other.spare or urgent.share.level < other.share.level * LEVEL_MIN
+    return Limits(spare_us, price, free.rate, NEVER_US if waits else free.takes_us)
 
 
 def _onward(members: Sequence[Waiting], stops: list[int], now_us: int, limits: Limits) -> list[int]:
@@ -178,7 +183,11 @@ def _onward(members: Sequence[Waiting], stops: list[int], now_us: int, limits: L
 
 def first_due(pools: Iterable[Pool]) -> Pool | None:
     """The pool whose first request is due first."""
-    return min((pool for pool in pools if pool.members), key=lambda pool: pool.members[0].due_us, default=None)
+    found: Pool | None = None
+    for pool in pools:
+        if pool.members and (found is None or pool.members[0].due_us < found.members[0].due_us):
+            found = pool
+    return found
 
 
 def overdue_run(pool: Pool, work: Sequence[Chunk], now_us: int, run_id: int) -> Choice | None:
@@ -229,7 +238,7 @@ def _rate(pool: Pool, from_us: int = 0) -> tuple[float, Sequence[Waiting]]:
     company = pool.fair(count, step.path_us / count, from_us)
     count = min(count, served.batch_useful[step.stop])
     per_us = step.gain / (served.hop_us + step.path_us * served.correction.mu)
-    worth = sum([member.share.worth for member in company[:count]])
+    worth = fsum([member.share.worth for member in company[:count]])
     return worth * per_us, company
 
 
@@ -238,7 +247,7 @@ def _free(rate: float, company: Sequence[Waiting], now_us: int, spare_us: int) -
     first = company[0]
     served, stage = first.served, first.stage
     best = served.step(stage, min(len(company), served.batch_max)).stop
-    nearest = next(exit_index for exit_index in served.ladder if exit_index >= max(stage, first.expected))
+    nearest = served.next_exit[max(stage, first.expected)]
     least_us = served.time_us(stage, nearest, 1)
     if least_us > spare_us or now_us + least_us > first.deadline_us:
         # Not even the first of them alone: most candidates end here while slack is short.
@@ -282,7 +291,7 @@ def _mergeable(view: View, members: Sequence[Waiting], stage: int) -> bool:
         return False
     # The head that is not run if it goes on.
     head_us = served.costs.head_us[stage - 1][count] * served.correction.mu
-    return _merging_saves(served, (stage, min(stage, first.target)), count, len(pool.members), head_us)
+    return _merging_saves(served, (stage, served.next_exit[stage]), count, len(pool.members), head_us)
 
 
 def _leaves_at(view: View, members: Sequence[Waiting], nearest: int) -> bool:
@@ -293,7 +302,7 @@ def _leaves_at(view: View, members: Sequence[Waiting], nearest: int) -> bool:
     first, count = members[0], len(members)
     if first.gate is None or nearest >= first.mandatory or _waiting_for(view, first.served.name) <= count:
         return False
-    staying = max(1, round(sum([member.stays for member in members])))
+    staying = max(1, round(fsum([member.stays for member in members])))
     useful = first.served.batch_useful[first.mandatory]
     return _merging_saves(first.served, (nearest + 1, first.mandatory), staying, useful, 0.0)
 
@@ -324,13 +333,13 @@ def _merging_saves(served: Served, way: tuple[int, int], count: int, partners: i
 def _gain(members: Sequence[Waiting], stops: Sequence[int], deeper: Sequence[int]) -> float:
     """The accuracy gained from these exits to deeper ones."""
     accuracy = members[0].served.costs.accuracy
-    return sum([accuracy[deep] for deep in deeper]) - sum([accuracy[stop] for stop in stops])
+    return fsum([accuracy[deep] for deep in deeper]) - fsum([accuracy[stop] for stop in stops])
 
 
 def _worth(members: Sequence[Waiting], stops: Sequence[int], deeper: Sequence[int]) -> float:
     """The same, each as much as its tenant is due."""
     accuracy = members[0].served.costs.accuracy
-    return sum(
+    return fsum(
         [
             (accuracy[deep] - accuracy[stop]) * member.share.worth
             for member, stop, deep in zip(members, stops, deeper, strict=True)

@@ -1,7 +1,8 @@
 """What policies look at and what they decide: networks as served, waiting requests, and the next run.
 
-Role: the vocabulary of this room. `Served` never changes after load; `Waiting` belongs to the core and is read-only
-here; `Choice` is what a policy returns. Times are int microseconds on the core's clock. The queue: `pools.py`.
+Role: the vocabulary of this room. `Served` is made at load and follows the device from then on; `Waiting` belongs to
+the core and is read-only here; `Choice` is what a policy returns. Times are int microseconds on the core's clock. The
+queue: `pools.py`.
 """
 
 from __future__ import annotations
@@ -93,23 +94,23 @@ class Served:
     _blocks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._hop_used_us = self.hop_us
+        self._hop_used_us = max(self.hop_us, 1.0)
 
     def ran(self, overhead_us: float) -> None:
         """Take note of what a run just took beside the engine's time."""
         self.hop_us += HOP_GAIN * (min(HOP_US_MAX, max(0.0, overhead_us)) - self.hop_us)
-        moved = max(self.hop_us, 1.0) / max(self._hop_used_us, 1.0)
+        moved = max(self.hop_us, 1.0) / self._hop_used_us
         if not 1 / HOP_MOVED < moved < HOP_MOVED:
-            self._hop_used_us = self.hop_us
+            self._hop_used_us = max(self.hop_us, 1.0)
             self.__dict__.pop("batch_useful", None)
             self._steps.clear()
 
-    @property
+    @cached_property
     def ladder(self) -> tuple[int, ...]:
         """The exits that may be chosen: each more accurate than all shallower ones."""
         return self.costs.ladder
 
-    @property
+    @cached_property
     def exit_last(self) -> int:
         return self.ladder[-1]
 
@@ -127,9 +128,8 @@ class Served:
         return tuple(self._batch_useful(exit_index) for exit_index in range(len(self.costs.accuracy)))
 
     def _batch_useful(self, exit_index: int) -> int:
-        per_row = [
-            (self.hop_us + self.costs.path_us(0, exit_index, batch)) / batch for batch in range(1, self.batch_max + 1)
-        ]
+        hop_us, path_us = self.hop_us, self.costs.paths_us[0][exit_index]
+        per_row = [(hop_us + path_us[batch]) / batch for batch in range(1, self.batch_max + 1)]
         enough = min(per_row) * (1 + BATCH_SAVING_MIN)
         return next(batch for batch, cost in enumerate(per_row, start=1) if cost <= enough)
 
@@ -160,7 +160,7 @@ class Served:
 
     def time_us(self, first: int, last: int, batch: int) -> int:
         """How long a run of segments first..last and head last takes, in all but a few cases, hop included."""
-        return int(self.hop_us + self.costs.path_us(first, last, batch) * self.correction.factor) + 1
+        return int(self.hop_us + self.costs.paths_us[first][last - first][batch] * self.correction.factor) + 1
 
     def batch_within(self, first: int, last: int, limit_us: float) -> int:
         """The largest batch whose run to this exit holds the device no longer than `limit_us` before it can yield."""
@@ -171,11 +171,7 @@ class Served:
         """Per batch size from 1, the profiled time of the longest segment on the way, with its head."""
         found = self._blocks.get((first, last))
         if found is None:
-            costs, between = self.costs, range(first, last + 1)
-            longest = (
-                max(costs.segment_us[k][batch] + costs.head_us[k][batch] for k in between)
-                for batch in range(1, self.batch_max + 1)
-            )
+            longest = [max(block_us[first : last + 1]) for block_us in self.costs.block_us[1 : self.batch_max + 1]]
             # As measured, a larger batch may take a little less: it counts as much as the smaller.
             found = self._blocks[first, last] = list(accumulate(longest, max))
         return found
@@ -224,9 +220,12 @@ class Waiting:
         """Whether it has the answer it must have, and anything deeper is a gift."""
         return self.last_reached >= self.mandatory and not self.staged
 
-    def owes(self, segment: int) -> bool:
-        """Whether running this segment is what its bounds need, within its tenant's share."""
-        return self.bounded and not self.spare and (self.staged or segment <= self.mandatory)
+    @property
+    def owed_to(self) -> int:
+        """The last segment that its bounds need, within its tenant's share; -1 where it is owed none."""
+        if not self.bounded or self.spare:
+            return -1
+        return len(self.served.costs.accuracy) - 1 if self.staged else self.mandatory
 
     def move_to(self, stage: int) -> None:
         """Note how many segments are finished; the exit to plan for is then at least that one."""
@@ -238,7 +237,7 @@ class Waiting:
             self.expected = stage if self.staged else self.served.next_exit[stage]
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One request's part of a run.
 
     `stop`: where it leaves the run at the latest; the head there is run. `gate`: leave earlier, at any of `exits`,
@@ -252,7 +251,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     keep: bool
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
+class Run(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One command to a device: these rows of one network, from segment `first`, each to its own `stop`.
 
     `stop_by_us`: at an exit, rows leave with what they have if the next segment would end later than this; 0: never.

@@ -38,7 +38,8 @@ class Costs:
     """Dense costs of one network on one device, for batch sizes 1..batch_max; never changed after `of`.
 
     `segment_us[k][b]`, `head_us[k][b]`: medians, us. `segment_p99_us`, `head_p99_us`: alike. `segment_mj`, `head_mj`:
-    mJ for the whole batch, or None where the profile has no energy. `accuracy[k]`: share of labels right at exit k.
+    mJ for the whole batch, or None where the profile has no energy. `paths_us[k][l - k][b]`: medians of segments k..l
+    and head l; `block_us[b][k]`: of one segment and its head. `accuracy[k]`: share of labels right at exit k.
 
     `dominated[k]`: exit k is never worth choosing: a shallower exit is at least as accurate (its answer is already at
     hand when k's comes), or a deeper one is more accurate and takes no more time at batch 1 (k's head is dearer than
@@ -57,7 +58,8 @@ class Costs:
     batch_max: int
     dominated: list[bool]
     ladder: tuple[int, ...]
-    _path_us: list[Table]
+    paths_us: list[Table]
+    block_us: list[list[float]]
     _path_p99_us: list[Table]
     _energy_mj: Table | None
 
@@ -96,8 +98,12 @@ class Costs:
         costs.energy_source, costs.accuracy = tables.energy_source, tables.accuracy
         costs.batch_max = len(tables.segment_us[0]) - 1
         costs.exit_count = len(tables.accuracy)
-        costs._path_us, costs._path_p99_us = _paths(costs)
+        costs.paths_us, costs._path_p99_us = _paths(costs)
         costs._energy_mj = _energies(costs.segment_mj, costs.head_mj)
+        costs.block_us = [
+            [segment[batch] + head[batch] for segment, head in zip(tables.segment_us, tables.head_us, strict=True)]
+            for batch in range(costs.batch_max + 1)
+        ]
         costs.dominated = _dominated(costs.accuracy, [costs.path_us(0, k, 1) for k in range(costs.exit_count)])
         costs.ladder = tuple(k for k in range(costs.exit_count) if not costs.dominated[k])
         return costs
@@ -108,7 +114,7 @@ class Costs:
 
     def path_us(self, first: int, last: int, batch: int) -> float:
         """Median time of segments first..last and head last at one batch size, us."""
-        return self._path_us[first][last - first][batch]
+        return self.paths_us[first][last - first][batch]
 
     def path_p99_us(self, first: int, last: int, batch: int) -> float:
         """Time that segments first..last and head last keep in about 99 of 100 runs, us.

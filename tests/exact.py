@@ -21,7 +21,7 @@ class NoCorrection(Correction):
 
     def __init__(self) -> None:
         super().__init__()
-        self.margin = 0.0
+        self.margin, self.factor = 0.0, 1.0
 
     def observe(self, predicted_us: float, observed_us: float) -> None:
         """Nothing to learn."""

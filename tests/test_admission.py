@@ -21,6 +21,7 @@ from delen.policies.pools import Chunk, Pool
 from delen.policies.rates import Terms
 from delen.policies.view import GUARD, Served, Waiting
 from delen.tests.exact import exact, waits
+from delen.tests.many import many
 
 NET = exact()
 Asking = tuple[int, str, float, float | None]
@@ -62,11 +63,13 @@ def assert_all_kept(outcomes: list[Outcome]) -> None:
         assert outcome.ended_us - outcome.sent_us <= GUARD.usable_us(outcome.bounds.latency_ms) + 2
 
 
+@pytest.mark.slow
 @given(arrivals("net"))
 def test_who_is_admitted_gets_all_that_was_promised_and_makes_nobody_late(requests: list[Asking]) -> None:
     assert_all_kept(served_all(requests))
 
 
+@pytest.mark.slow
 @given(arrivals("net", "heavy", "light"), st.sampled_from([0, 200]), st.sampled_from([0, 20]))
 def test_across_networks_and_beside_best_effort_nobody_admitted_is_late(
     requests: list[Asking], ahead_us: int, free: int
@@ -199,7 +202,7 @@ def loaded(draw: Random) -> Simulation:
     return simulation
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", many(range(120), 12))
 def test_who_takes_an_offer_is_admitted_under_the_same_load_and_gets_what_was_offered(seed: int) -> None:
     asks = {
         "latency_ms": (0.4, 0.8, 1.2, 2.0, 4.0, None),
@@ -259,7 +262,7 @@ def refusals(seed: int, asks: list[Bounds]) -> list[Refusal]:
     return [outcome.reply for outcome in outcomes if isinstance(outcome.reply, Refusal)]
 
 
-@pytest.mark.parametrize("first", range(0, 400, 20))
+@pytest.mark.parametrize("first", many(range(0, 400, 20), 2))
 def test_whatever_their_tenant_is_promised_and_has_used_offers_are_true(first: int) -> None:
     offers = 0
     for seed in range(first, first + 20):

@@ -43,6 +43,7 @@ def profiles(draw: st.DrawFn) -> Profile:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(profiles())
 def test_every_cost_rises_with_the_batch(profile: Profile) -> None:

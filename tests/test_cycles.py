@@ -14,7 +14,7 @@ BOUNDS = (Bounds(), Bounds(latency_ms=5.0), Bounds(latency_ms=20.0), Bounds(accu
 
 def test_requests_leave_no_cycles_behind() -> None:
     simulation = Simulation([served()], noise=NoiseSpec(sigma=0.1), hop_us=100, ahead_us=300)
-    for number in range(400):
+    for number in range(200):
         simulation.ask(number * 500, "abc"[number % 3], BOUNDS[number % len(BOUNDS)])
     simulation.kill_worker(50_000)
     gc.collect()

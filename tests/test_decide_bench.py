@@ -14,6 +14,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decide_bench, "LOOP_STEPS", 100)
 
 
+@pytest.mark.slow
 def test_every_length_is_timed_with_its_percentiles_in_order() -> None:
     rows = list(decide_bench.bench_decisions((1, 30)))
     assert [(row.queued, row.decisions) for row in rows] == [(1, 40), (30, 40)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from delen.clients.wire import VERSION, Answer, TensorSpec
-from delen.daemon.ledger import KEPT_LATENCIES, Account
+from delen.daemon.ledger import KEPT_LATENCIES, Account, Ledger, Took
 
 
 def answer(total_us: int = 100, exit_index: int = 0, broken: tuple[str, ...] = ()) -> Answer:
@@ -73,3 +73,17 @@ def test_a_part_that_is_not_known_makes_the_sum_unknown() -> None:
     account.book_run(1.5, 100, "modelled")
     stats = account.stats()
     assert (stats.energy_mj, stats.energy_source, stats.device_us) == (None, "unknown", 300)
+
+
+def test_a_run_is_booked_once_and_only_time_beyond_what_was_owed_counts_for_fairness() -> None:
+    ledger = Ledger({})
+    ledger.book(0, "a", Took(owed_us=300.0, free_us=100.0, free_mj=0.5, energy_mj=2.0, device_us=400), "measured")
+    stats, share = ledger.account("a").stats(), ledger.share("a")
+    assert (stats.device_us, stats.energy_mj, stats.optional_us) == (400, 2.0, 100)
+    assert (share.time_us, share.energy_mj) == (100.0, 0.5)
+
+
+def test_a_run_whose_energy_nobody_knows_leaves_its_tenants_unknown() -> None:
+    ledger = Ledger({})
+    ledger.book(0, "a", Took(free_us=100.0, device_us=100), "unknown")
+    assert (ledger.account("a").stats().energy_mj, ledger.share("a").energy_mj) == (None, None)

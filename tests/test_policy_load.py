@@ -13,7 +13,7 @@ from delen.policies import load
 from delen.policies.load import Cost
 from delen.policies.pools import Chunk, cut
 from delen.policies.view import NEVER_US
-from delen.tests.exact import exact, waits
+from delen.tests.exact import NoCorrection, exact, waits
 
 NET = exact()
 
@@ -78,8 +78,9 @@ def test_every_run_costs_the_way_to_the_device_and_back_too() -> None:
 
 
 def test_a_cost_with_its_spread_is_what_a_run_is_predicted_to_take() -> None:
-    network = exact()
-    network.correction.margin, network.correction.mu = 0.25, 2.0
+    network, correction = exact(), NoCorrection()
+    correction.mu, correction.margin, correction.factor = 2.0, 0.25, 2.5
+    network.correction = correction
     cost = load.mandatory(network, 0, 1, 3)
     assert cost.mean_us + cost.spread_us == pytest.approx(network.time_us(0, 1, 3), abs=1)
 

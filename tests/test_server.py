@@ -196,6 +196,7 @@ def test_under_twice_the_load_of_the_last_exit_bounds_hold_by_leaving_earlier(se
     assert sum(after) / len(after) > 0.95 * sum(before) / len(before)
 
 
+@pytest.mark.slow
 def test_best_effort_does_not_make_bounded_requests_miss() -> None:
     simulation = Simulation([served()], seed=1)
     simulation.poisson("free", FREE, 3_000, 0, 500_000)
@@ -204,6 +205,7 @@ def test_best_effort_does_not_make_bounded_requests_miss() -> None:
     assert all(isinstance(o.reply, Answer) and not o.reply.broken for o in outcomes)
 
 
+@pytest.mark.slow
 def test_a_step_in_speed_is_learnt_and_bounds_hold_again() -> None:
     simulation = Simulation([served()], seed=2, noise=NoiseSpec(sigma=0.02, steps=((0.5, 1.5),)))
     simulation.poisson("a", Bounds(latency_ms=6), 1_500, 0, 1_500_000)

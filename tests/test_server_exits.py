@@ -79,6 +79,7 @@ def test_what_a_run_owes_to_deadlines_of_its_own_does_not_give_way() -> None:
     assert isinstance(refused, Refusal), "it could only have been in time at the first one's cost"
 
 
+@pytest.mark.slow
 def test_optional_depth_never_makes_a_request_late_that_was_let_in() -> None:
     for seed in range(4):
         simulation = Simulation([exact(), exact("other")], noise=NoiseSpec(), seed=seed)

@@ -10,6 +10,7 @@ import pytest
 from delen.policies.policy import policy_names
 from delen.tests.desk_simulation import DeskSimulation
 from delen.tests.faults import Tally, run, script
+from delen.tests.many import many
 from delen.tests.planted_bugs import BUGS, Bug
 
 SCRIPTS, PER_TEST = 200, 5
@@ -17,7 +18,7 @@ SCRIPTS, PER_TEST = 200, 5
 SCRIPTS_PER_BUG = 40
 
 
-@pytest.mark.parametrize("first", range(0, SCRIPTS, PER_TEST))
+@pytest.mark.parametrize("first", many(range(0, SCRIPTS, PER_TEST), 10))
 def test_in_random_faults_every_invariant_holds(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         tally = run(seed)
