@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
@@ -168,12 +167,11 @@ class Served:
         return max(1, bisect_right(self._longest_us(first, last), longest_us))
 
     def _longest_us(self, first: int, last: int) -> list[float]:
-        """Per batch size from 1, the profiled time of the longest segment on the way, with its head."""
+        """Per batch size from 1, rising, the profiled time of the longest segment on the way, with its head."""
         found = self._blocks.get((first, last))
         if found is None:
-            longest = [max(block_us[first : last + 1]) for block_us in self.costs.block_us[1 : self.batch_max + 1]]
-            # As measured, a larger batch may take a little less: it counts as much as the smaller.
-            found = self._blocks[first, last] = list(accumulate(longest, max))
+            found = [max(block_us[first : last + 1]) for block_us in self.costs.block_us[1 : self.batch_max + 1]]
+            self._blocks[first, last] = found
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from random import Random
 
@@ -152,6 +153,17 @@ def test_it_joins_the_batch_it_would_run_in() -> None:
     together = Queue({("net", 0): pool}, (), 1_200 - 165)
     assert together.fits(waits(8, NET, deadline_us=1_200))
     assert pool.members == [pool.members[0]], "asking changes nothing"
+
+
+def test_beyond_a_share_too_a_part_of_the_wait_is_kept() -> None:
+    # Every second microsecond is others'; one of those beyond their share, too, is due before. Both take 110 us.
+    pool = Pool()
+    pool.add(waits(1, exact("other"), deadline_us=300))
+    between = Queue({("other", 0): pool}, (), 1_000, stretch=2.0)
+    needs_us = math.ceil(1_001 + (220 + 220) * 1.06)
+    assert between.end_us(waits(2, NET, deadline_us=1)) == needs_us
+    assert between.fits(waits(2, NET, deadline_us=needs_us))
+    assert not between.fits(waits(2, NET, deadline_us=needs_us - 1))
 
 
 @given(CASES, st.integers(0, 500), st.sampled_from([1.0, 1.5, 2.0]))

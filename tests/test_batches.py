@@ -74,6 +74,14 @@ def test_without_a_deadline_a_batch_leaves_the_device_free_again_soon() -> None:
     assert len(batches.prefix([waits(ticket, slower, due_us=ticket) for ticket in range(8)], slower, 0, 0)) == 1
 
 
+def test_where_hops_are_long_a_batch_without_a_deadline_may_take_as_many_of_them() -> None:
+    slow = exact("slow", segments_us=(1_200, 1_200, 1_200))
+    slow.__dict__["hop_us"] = 1_000.0
+    queue = [waits(ticket, slow, due_us=ticket) for ticket in range(8)]
+    # Four hops are 4,000 us; with a hop, three rows take 3,420 us to their first exit, four 4,025 us.
+    assert len(batches.prefix(queue, slow, 0, 0)) == 3
+
+
 def test_who_must_run_alone_does() -> None:
     queue = [waits(ticket, NET, deadline_us=FAR_US) for ticket in range(3)]
     queue[1].alone = True

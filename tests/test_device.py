@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
+from delen.clients.bounds import Bounds
+from delen.clients.wire import Refusal
 from delen.daemon.config import Limits
 from delen.daemon.device import Device
+from delen.daemon.noise import NoiseSpec
 from delen.daemon.records import Flight
+from delen.daemon.simulate import Simulation
 from delen.policies import batches
 from delen.policies.view import NEVER_US, Waiting
 from delen.tests.exact import exact, flight, waits
+from delen.tests.simulation import served
 
 NET = exact()
 FAR_US = 1_000_000
@@ -51,6 +58,25 @@ def test_the_one_behind_begins_when_the_first_is_over() -> None:
     assert (second.posted_us, second.ends_us, second.must_us) == (800, 1_511, 911)
 
 
+def test_the_next_run_is_expected_to_begin_when_the_one_before_it_is_likely_to_be_over() -> None:
+    network = served()
+    long = flight(1, waits(1, network, deadline_us=FAR_US))
+    # Its three segments and a head, without the hop and without what only some runs take.
+    assert long.likely_us == pytest.approx(710, abs=2)
+    assert long.ends_us > 760
+    ahead = device(long, ahead_us=200)
+    assert ahead.start_us(ahead.post_at()) == long.likely_us
+
+
+def test_when_the_one_behind_is_likely_to_be_over_counts_from_when_it_began() -> None:
+    network = served()
+    first, second = (flight(1 + at, waits(1 + at, network, deadline_us=FAR_US), start_us=711 * at) for at in (0, 1))
+    both = device(first, second, ahead_us=200)
+    both.over(first, 5_000)
+    assert second.likely_us == pytest.approx(5_000 + 710, abs=2)
+    assert both.post_at() == second.likely_us - 200, "and so does when the next may be posted"
+
+
 def test_a_run_taken_back_leaves_the_one_that_executes_alone() -> None:
     first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
     both = device(first, second, ahead_us=200)
@@ -72,6 +98,29 @@ def test_it_is_free_when_what_deadlines_need_is_done_and_the_rest_has_given_way(
 def test_with_a_run_posted_behind_it_is_free_after_both() -> None:
     both = device(flight(1, timed(1, mandatory=2)), flight(2, timed(2, mandatory=2), start_us=711), ahead_us=200)
     assert both.free_us(0) == 711 + 711
+
+
+def test_what_lies_behind_a_run_that_is_late_begins_as_much_later() -> None:
+    behind = flight(2, timed(2, mandatory=2), start_us=711)
+    both = device(flight(1, timed(1, mandatory=2)), behind, ahead_us=200)
+    assert both.free_us(9_000) == 9_000 + 711
+    depth = flight(2, timed(2, stage=1), start_us=711)
+    both = device(flight(1, timed(1, mandatory=2)), depth, ahead_us=200)
+    assert both.free_us(9_000) == 9_000 + 211, "depth alone gives way at its next exit, once it has begun"
+
+
+@pytest.mark.parametrize(("behind", "refused"), [(0, False), (1, True)])
+def test_behind_a_stalled_run_and_another_nobody_is_promised_what_both_leave_no_time_for(
+    behind: int, refused: bool
+) -> None:
+    # Everything takes four times as long as its 7.8 ms; a bound of 10 ms leaves 8.5 ms for one run.
+    network = exact(segments_us=(7_790,), accuracies=(0.9,))
+    simulation = Simulation([network], noise=NoiseSpec(steps=((0.0, 4.0),)), ahead_us=1_000)
+    for when_us in range(0, 100 * (1 + behind), 100):
+        simulation.ask(when_us, "a", Bounds(latency_ms=100.0))
+    simulation.ask(20_000, "b", Bounds(latency_ms=10.0))
+    outcomes = simulation.run(until_us=20_001)
+    assert [isinstance(outcome.reply, Refusal) for outcome in outcomes] == [True] * refused
 
 
 def test_who_is_in_one_of_its_runs_is_known() -> None:

@@ -9,6 +9,7 @@ import pytest
 from delen.clients.bounds import Bounds
 from delen.clients.wire import Answer
 from delen.daemon.config import Limits
+from delen.daemon.noise import NoiseSpec
 from delen.daemon.simulate import Simulation
 from delen.policies.fairness import CREDIT_US, LAG_US_MAX, Share, Shares, jain, spread
 from delen.policies.pools import Pool
@@ -74,6 +75,22 @@ def test_depth_beyond_the_bounds_goes_by_weight_too() -> None:
     assert evenly.time > 0.99
     replies = [outcome.reply for outcome in simulation.outcomes]
     assert all(isinstance(reply, Answer) and not reply.broken for reply in replies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate_hz", [4_000, 9_000])
+def test_a_flood_of_deadlines_on_a_cheap_network_takes_no_more_than_its_part_of_what_is_free(rate_hz: float) -> None:
+    networks = [served("cheap", gates=False), served("deep", segments_us=(700, 900, 1500), gates=False)]
+    terms = weighted({"flood": 1, "deep": 1, "free": 1})
+    simulation = Simulation(
+        networks, seed=1, noise=NoiseSpec(sigma=0.05), hop_us=100, ahead_us=1_000, tenants=terms, check=False
+    )
+    simulation.poisson("flood", Bounds(latency_ms=20.0), rate_hz, 0, 2_000_000, network="cheap")
+    simulation.poisson("deep", Bounds(latency_ms=60.0), 200, 0, 2_000_000, network="deep")
+    simulation.poisson("free", BEST_EFFORT, 60, 0, 2_000_000, network="deep")
+    waited_us = [outcome.ended_us - outcome.sent_us for outcome in simulation.run() if outcome.tenant == "free"]
+    assert max(waited_us) < 1.2 * 1000 * simulation.limits.hold_ms
+    assert jain([simulation.server.ledger.share(tenant).time_us for tenant in terms]) > 0.9
 
 
 def test_a_flood_of_best_effort_does_not_starve_another_tenants() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from delen.policies.pools import Pool, View, cut
 from delen.policies.view import Waiting
 from delen.tests.exact import exact, waits
+from delen.tests.simulation import served
 
 NET = exact()
 USEFUL = NET.batch_useful[0]
@@ -59,6 +60,17 @@ def test_a_pool_is_cut_into_batches_that_pay_off_each_due_with_its_first() -> No
     chunks = cut([waits(ticket, NET, deadline_us=1_000 + ticket) for ticket in range(2 * USEFUL + 1)])
     assert [chunk.deadline_us for chunk in chunks] == [1_000, 1_000 + USEFUL, 1_000 + 2 * USEFUL]
     assert [chunk.path_us for chunk in chunks] == [NET.costs.path_us(0, 0, rows) for rows in (USEFUL, USEFUL, 1)]
+
+
+def test_a_pool_is_cut_again_when_other_batches_pay_off() -> None:
+    network, pool = served(), Pool()
+    for ticket in range(16):
+        pool.add(waits(ticket, network, deadline_us=1_000 + ticket))
+    near = list(pool.chunks)
+    for _ in range(200):
+        network.ran(1_500.0)
+    assert len(pool.chunks) < len(near)
+    assert pool.chunks == cut(pool.members)
 
 
 def test_a_batch_costs_what_its_deepest_row_needs() -> None:

@@ -38,6 +38,15 @@ def test_what_is_derived_from_the_hop_stays_as_it_is_while_that_hardly_moves() -
     assert network.batch_useful is not useful
 
 
+def test_the_longer_the_hop_the_farther_the_step_that_pays_best() -> None:
+    # From exit 0: 0.10 for 210 us or 0.22 for 610 us, and the hop in either case.
+    network = served(accuracies=(0.5, 0.6, 0.72))
+    assert network.step(1, 1).stop == 1
+    for _ in range(200):
+        network.ran(1_500.0)
+    assert network.step(1, 1).stop == 2
+
+
 def test_the_largest_batch_that_gives_the_device_back_in_time() -> None:
     network = served(segments_us=(100, 200, 400))
     network.hop_us = 0.0

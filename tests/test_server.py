@@ -7,10 +7,13 @@ from collections import Counter
 import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
-from delen.clients.wire import Answer, Failure, Refusal
+from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal
 from delen.daemon.config import Limits
 from delen.daemon.noise import NoiseSpec
-from delen.daemon.simulate import Outcome, Simulation
+from delen.daemon.server import Server
+from delen.daemon.simulate import TENSORS, Outcome, Simulation
+from delen.policies.exits import asked
+from delen.policies.policy import make_policy
 from delen.tests.simulation import served
 
 FAST = Bounds(latency_ms=20.0)
@@ -238,6 +241,45 @@ def test_drop_gives_a_typed_error_instead_of_a_late_answer() -> None:
     [outcome] = simulation.run()
     assert isinstance(outcome.reply, Failure)
     assert outcome.reply.code == "deadline"
+
+
+# ---- looking ahead
+
+
+def core(policy: str, options: dict[str, object] | None = None, *, ahead_us: int) -> Server:
+    server = Server(Limits(), make_policy(policy, options), ahead_us=ahead_us)
+    server.networks["net"] = served()
+    server.worker_ready(0)
+    return server
+
+
+def submit(server: Server, when_us: int, request_id: int) -> None:
+    infer = Infer(VERSION, bytes([request_id]), "net", TENSORS, FREE)
+    verdict, _ = server.submit(when_us, "a", infer, asked(FREE), b"")
+    assert isinstance(verdict, int)
+
+
+def test_a_policy_that_wants_to_be_asked_later_is_not_asked_before() -> None:
+    server = core("fixed-exit", {"queue_delay_ms": 50.0}, ahead_us=300)
+    for request_id in range(8):
+        submit(server, 0, request_id)
+    assert server.next(0) is not None, "a full batch need not wait"
+    submit(server, 10, 8)
+    now_us = server.wake_at()
+    assert server.can_run(now_us)
+    assert server.next(now_us) is None
+    assert server.wake_at() == 50_010
+    assert not server.can_run(50_009)
+
+
+def test_where_nothing_is_predicted_no_run_is_posted_ahead() -> None:
+    for policy, ahead in (("stage-edf", True), ("delen-conditions", False)):
+        server = core(policy, ahead_us=1_000_000)
+        submit(server, 0, 0)
+        assert server.next(0) is not None
+        submit(server, 10, 1)
+        assert server.can_run(10) is ahead, policy
+        assert (server.next(10) is not None) is ahead, policy
 
 
 # ---- losses

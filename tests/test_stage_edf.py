@@ -14,7 +14,7 @@ from delen.policies.fairness import Share
 from delen.policies.policy import make_policy
 from delen.policies.scarcity import Scarcity, rate_at_best
 from delen.policies.view import Choice, Run, Served, Waiting
-from delen.tests.exact import exact, waits
+from delen.tests.exact import NoCorrection, exact, waits
 
 NET, OTHER = exact(), exact("other")
 FAR_US = 1_000_000
@@ -53,11 +53,18 @@ def spare(waiting: Waiting) -> Waiting:
     return waiting
 
 
-def far() -> Served:
+def far(hop_us: float = 5_000.0, network: Served | None = None) -> Served:
     """A network whose worker is far away."""
-    made = exact()
-    made.__dict__["hop_us"] = 5_000.0
+    made = exact() if network is None else network
+    made.__dict__["hop_us"] = hop_us
     return made
+
+
+def ahead(name: str = "a") -> Share:
+    """Of a tenant that has had more than its part."""
+    share = Share(name)
+    share.level = share.worth = 0.1
+    return share
 
 
 def gated(ticket: int, *, deadline_us: int = FAR_US, stage: int = 0, network: Served = NET) -> Waiting:
@@ -170,6 +177,16 @@ def test_how_much_of_the_time_left_over_goes_into_depth_is_an_option(left_us: in
     assert stops(choose(waits(1, NET, deadline_us=left_us), spare_share=1.0)) == [depth]
 
 
+@pytest.mark.parametrize(("left_us", "depth"), [(564, 0), (566, 1), (1_364, 1), (1_366, 2)])
+def test_of_the_time_left_over_depth_takes_what_it_mostly_takes(left_us: int, depth: int) -> None:
+    # A run may take half as long again: 165 us of what is left are its own, and half of the rest may go into the
+    # 200 and 600 us that depth mostly takes.
+    network, correction = exact(), NoCorrection()
+    correction.margin, correction.factor = 0.5, 1.5
+    network.correction = correction
+    assert stops(choose(waits(1, network, deadline_us=left_us))) == [depth]
+
+
 def test_never_deeper_than_wanted_nor_shallower_than_needed() -> None:
     assert stops(choose(waits(1, NET, deadline_us=FAR_US, target=1))) == [1]
     assert stops(choose(waits(1, NET, deadline_us=200, mandatory=1))) == [1]
@@ -194,11 +211,29 @@ def test_where_joining_others_would_cost_more_time_than_it_saves_a_run_goes_on()
     assert stops(choose(first, second, fill=False)) == [2]
 
 
+@pytest.mark.parametrize(("head_us", "depth"), [(10.0, 0), (100.0, 2)])
+def test_the_head_that_is_run_to_join_others_counts(head_us: float, depth: int) -> None:
+    # Two together save 100 us of segment 1 and 1.5 heads, alone or not; to join, the first runs one more.
+    network = exact(heads_us=[head_us] * 3)
+    first, second = waits(1, network, deadline_us=FAR_US), waits(2, network, deadline_us=FAR_US, stage=1)
+    assert stops(choose(first, second, fill=False)) == [depth]
+
+
 def test_under_a_gate_who_stays_goes_on_with_those_who_stay_of_others() -> None:
     assert stops(choose(gated(1), gated(2))) == [2, 2], "nobody is left to join"
     useful = NET.batch_useful[2]
     assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)])) == [0] * useful
     assert stops(choose(*[gated(ticket) for ticket in range(useful + 1)], rebatch=False)) == [2] * useful
+
+
+def test_under_a_gate_only_who_is_likely_to_stay_counts() -> None:
+    # A full batch has nobody to join; the two or three of it that will stay have.
+    network = far(300.0)
+    queue = [gated(ticket, network=network) for ticket in range(3 * network.batch_max)]
+    assert set(stops(choose(*queue))) == {0}
+    for waiting in queue:
+        waiting.stays = 1.0
+    assert set(stops(choose(*queue))) == {2}
 
 
 def test_under_a_gate_too_a_run_goes_on_where_the_way_back_takes_longer() -> None:
@@ -237,6 +272,17 @@ def test_a_tenant_with_more_weight_gets_its_depth_first() -> None:
     assert tickets(choose(light, heavy)) == [2]
     heavy.share = Share("b", weight=0.3)
     assert tickets(choose(light, heavy)) == [1]
+
+
+def test_whose_tenant_had_more_goes_on_only_where_that_gains_more_though_there_is_time_for_both() -> None:
+    held = waits(2, OTHER, deadline_us=FAR_US, stage=1, share=Share("b"))
+    assert stops(choose(waits(1, NET, deadline_us=FAR_US), held, fill=False)) == [2]
+    assert stops(choose(waits(1, NET, deadline_us=FAR_US, share=ahead()), held, fill=False)) == [0]
+
+
+def test_depth_waits_for_those_beyond_their_share_though_there_is_time_for_both() -> None:
+    beyond = spare(waits(2, OTHER, deadline_us=FAR_US))
+    assert stops(choose(waits(1, NET, deadline_us=FAR_US), beyond)) == [0]
 
 
 @pytest.mark.parametrize(("extra_us", "first"), [(-3, 1), (3, 2)])
