@@ -45,12 +45,20 @@ def serve_command(
     in force is printed first, as one JSON document.
     """
     from ..daemon.config import load_config
+    from ..daemon.hosting import host
+    from ..profiles.store import state_directory
 
     overrides = {name: value for name, value in options.items() if value not in (None, ())}
     overrides["dev"] = options["dev"] or None
     if tenants or (options["dev"] and config is None):
         overrides["tenants"] = [{"name": name} for name in tenants or ("default",)]
     settings = load_config(config, overrides, os.environ, os.getuid())
+    if check:
+        # What loads its networks here will load them when it serves.
+        host(
+            settings,
+            state_directory(os.environ, os.getuid(), flag=Path(settings.state_dir) if settings.state_dir else None),
+        )
     if as_json:
         print_json(settings)
     elif check:

@@ -39,7 +39,8 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
     """Load and check every bundle the configuration names.
 
     Raises:
-        BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, or one does not fit limits.
+        BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, one does not fit limits, or a
+        tenant may use only what is not among them.
     """
     directories = [state / "bundles", shipped_directory()]
     result: dict[str, Hosted] = {}
@@ -56,6 +57,12 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
             )
         need = Need(input_bytes, len(manifest.exits), len(manifest.classes), config.limits.batch_max)
         result[manifest.name] = Hosted(bundle, need)
+    for tenant in config.tenants:
+        for name in tenant.networks or ():
+            if name not in result:
+                raise ConfigError(
+                    f"tenant {tenant.name!r} may use {name!r}, which is not served; served: {', '.join(result)}"
+                )
     for file in config.replay_profiles:
         network = read_profile(Path(file)).network
         if network not in result:

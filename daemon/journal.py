@@ -31,15 +31,22 @@ class Journal:
     """The file being written. It may end before the daemon does, never the other way round."""
 
     def __init__(self, path: Path, *, bytes_max: int, note: Callable[[str], None]) -> None:
-        """Create the file; what was there is kept as `<name>.before`, since a restart may follow what matters.
+        """Create the file; a journal that was there is kept as `<name>.before`: a restart may follow what matters.
 
         Args:
             bytes_max: it stops when the next record would pass this. note: takes one line for the operator.
         Raises:
-            OSError: it cannot be created.
+            OSError: it cannot be created. JournalError: there is another file by that name.
         """
         if path.is_file():
-            path.replace(path.with_name(f"{path.name}.before"))
+            kept = path.with_name(f"{path.name}.before")
+            for place in (path, kept):
+                if place.is_file() and not begins_as_journal(place):
+                    raise JournalError(
+                        f"{place} is there already and is no journal; name another file, or move it away"
+                    )
+            path.replace(kept)
+            note(f"the journal that was there is kept as {kept}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file: BinaryIO | None = os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
         self._path = path
@@ -108,6 +115,20 @@ class Journal:
         self._piece = bytearray()
         if file is not None:
             file.close()
+
+
+def begins_as_journal(path: Path) -> bool:
+    """Whether this file is empty, or its first record is a journal's, of whatever format. Raises OSError."""
+    with path.open("rb") as file:
+        length = file.read(LENGTH_BYTES)
+        body = file.read(min(int.from_bytes(length, "little"), RECORD_BYTES_MAX))
+    if not length:
+        return True
+    try:
+        first = msgspec.msgpack.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(first, list) and len(first) >= 3 and first[0] == 0
 
 
 def read_journal(path: Path) -> Iterator[Record]:

@@ -145,7 +145,7 @@ def _in_time(wanted: Asked, served: Served, fits: tuple[int, ...]) -> tuple[int,
         return in_time
     least_ms = served.guard.latency_ms_for(served.time_us(0, fits[0], 1))
     return Misfit(
-        f"latency_ms {wanted.latency_ms:g}: the first exit of {served.name} takes {least_ms:g} ms here",
+        f"latency_ms {wanted.latency_ms:g}: the shortest bound {served.name} can keep here is {least_ms:g} ms",
         Offer(latency_ms=least_ms),
     )
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from delen.daemon import hosting
-from delen.daemon.config import Config, ConfigError, Limits
+from delen.daemon.config import Config, ConfigError, Limits, TenantConfig
 from delen.exits.bundle import BundleError, load_bundle, shipped_directory
 from delen.profiles.schema import Profile
 from delen.tests.sample_profile import changed_device, device, sample_profile
@@ -38,6 +38,9 @@ def test_what_cannot_be_hosted_is_refused_by_name(tmp_path: Path) -> None:
         hosting.host(Config(networks=("digits", str(DIGITS))), tmp_path)
     with pytest.raises(ConfigError, match=r"limits\.payload_bytes_max is 255"):
         hosting.host(Config(networks=("digits",), limits=Limits(payload_bytes_max=255)), tmp_path)
+    tenant = TenantConfig(name="a", networks=("fashion",))
+    with pytest.raises(ConfigError, match="tenant 'a' may use 'fashion', which is not served; served: digits"):
+        hosting.host(Config(networks=("digits",), tenants=(tenant,)), tmp_path)
 
 
 def test_the_replay_engine_needs_a_profile_of_each_network_and_no_other(tmp_path: Path) -> None:

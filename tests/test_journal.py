@@ -156,3 +156,16 @@ def test_samples_that_would_unpack_to_more_than_they_say_are_refused() -> None:
     packed = Samples.of(np.zeros((1000, 3)), np.zeros((1000, 3)))
     with pytest.raises(JournalError, match="cannot be unpacked"):
         msgspec.structs.replace(packed, n=10).arrays()
+
+
+@pytest.mark.parametrize("held", [b"# A file that somebody wrote\n", b"\x00\x00\x00\x01x", bytes(200)])
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, held: bytes) -> None:
+    for name in ("j", "j.before"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_bytes(held)
+        if name == "j.before":
+            written(folder / "j")
+        with pytest.raises(JournalError, match="is no journal; name another file"):
+            written(folder / "j")
+        assert (folder / name).read_bytes() == held
