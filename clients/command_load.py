@@ -98,13 +98,13 @@ def load_command(network: str, scenario: str, as_json: bool, **options: Any) -> 
     with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
         questions = _questions(client, network, options["inputs"], bounds)
         summary = report(_offer(client, questions, scenario, options), SCENARIOS[scenario])
-    if not summary.answered:
-        codes = ", ".join(f"{name} {number}" for name, number in summary.codes.items())
-        raise CommandFailed(f"none of {summary.requests} requests was answered: {codes or 'there were none'}")
     if as_json:
         print_json({"network": network, "bounds": {**bounds, "conditions": "conditions" in bounds}, "report": summary})
     else:
         _show(network, summary)
+    if not summary.answered:
+        codes = ", ".join(f"{name} {number}" for name, number in summary.codes.items())
+        raise CommandFailed(f"none of {summary.requests} requests was answered: {codes or 'there were none'}")
 
 
 def _check_burst(burst: Burst | None, duration_s: float, scenario: str) -> None:
