@@ -185,3 +185,19 @@ def _must_us(served: Served, timed: list[Waiting], first: int, batch: int) -> tu
     before_us = served.time_us(first, last - 1, batch) if last > first else 0
     must_us = served.time_us(first, last, batch)
     return before_us + (must_us - before_us) // 4, must_us
+
+
+def pays_ahead(choice: Choice) -> bool:
+    """Whether posting it early saves more than one more row in its batch would.
+
+    Who comes meanwhile, or leaves the run that executes, is no company for it any more; what it saves is the hop.
+    """
+    members, run = choice.members, choice.run
+    assert run is not None
+    served, first, stop = members[0].served, run.first, max([row.stop for row in run.rows])
+    count = len(members)
+    if members[0].alone or count >= served.batch_useful[stop]:
+        return True
+    costs = served.costs
+    apart_us = costs.path_us(first, stop, count) + costs.path_us(first, stop, 1)
+    return served.hop_us >= (apart_us - costs.path_us(first, stop, count + 1)) * served.correction.mu

@@ -22,7 +22,7 @@ from ..policies.view import NEVER_US, Choice, Run, Served, Waiting
 from .backlog import Backlog
 from .booking import book_steps
 from .config import Limits
-from .device import Device, flight_of
+from .device import Device, flight_of, pays_ahead
 from .endings import answer, decide, failure, give_up_us
 from .intake import Intake, Newcomer
 from .ledger import Account, Ledger
@@ -170,15 +170,13 @@ class Server:
         if start_us is None or not len(self._backlog):
             return None
         choice = self.policy.choose(self._backlog.view(), start_us, self._runs + 1)
-        if choice is None:
-            self._device.looked()
-            return None
-        self._drop(choice)
-        if choice.run is None:
-            self._device.looked()
-            self._ask_us = choice.wake_us
-            return None
-        return self._post(choice, now_us, start_us)
+        if choice is not None:
+            self._drop(choice)
+            if choice.run is not None and (not self.busy or pays_ahead(choice)):
+                return self._post(choice, now_us, start_us)
+            self._ask_us = choice.wake_us if choice.run is None else NEVER_US
+        self._device.looked()
+        return None
 
     def advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
         """Take in what the device reports of a run; reports of runs long lost are ignored."""

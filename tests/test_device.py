@@ -7,7 +7,7 @@ import pytest
 from delen.clients.bounds import Bounds
 from delen.clients.wire import Refusal
 from delen.daemon.config import Limits
-from delen.daemon.device import Device
+from delen.daemon.device import Device, pays_ahead
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.records import Flight
 from delen.daemon.simulate import Simulation
@@ -115,6 +115,8 @@ def test_behind_a_stalled_run_and_another_nobody_is_promised_what_both_leave_no_
 ) -> None:
     # Everything takes four times as long as its 7.8 ms; a bound of 10 ms leaves 8.5 ms for one run.
     network = exact(segments_us=(7_790,), accuracies=(0.9,))
+    # One row fills a batch, so the next run is posted early.
+    network.batch_max = 1
     simulation = Simulation([network], noise=NoiseSpec(steps=((0.0, 4.0),)), ahead_us=1_000)
     for when_us in range(0, 100 * (1 + behind), 100):
         simulation.ask(when_us, "a", Bounds(latency_ms=100.0))
@@ -158,3 +160,21 @@ def test_only_deadlines_of_this_run_are_owed_anything() -> None:
     assert not flight(1, beyond).timed
     assert not flight(1, beyond).bounded, "it gives way like best effort"
     assert not flight(1, waits(1, NET, bounded=False)).bounded
+
+
+def test_a_run_is_posted_early_where_that_saves_more_than_one_more_row_would() -> None:
+    # Alone to exit 0 takes 110 us, and a row more half of that; so one more saves 55 us.
+    near, far = exact(), exact()
+    near.__dict__["hop_us"], far.__dict__["hop_us"] = 54.0, 56.0
+    for network, pays in ((near, False), (far, True)):
+        members = [waits(1, network, deadline_us=FAR_US), waits(2, network, deadline_us=FAR_US)]
+        assert pays_ahead(batches.choice(1, members, [0, 0], 165)) is pays
+
+
+def test_who_could_have_no_company_is_always_posted_early() -> None:
+    alone = timed(1)
+    alone.alone = True
+    assert pays_ahead(batches.choice(1, [alone], [0], 110))
+    full = [timed(ticket) for ticket in range(NET.batch_useful[0])]
+    assert pays_ahead(batches.choice(1, full, [0] * len(full), 1_000))
+    assert not pays_ahead(batches.choice(1, full[:-1], [0] * (len(full) - 1), 1_000))

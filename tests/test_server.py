@@ -275,6 +275,8 @@ def test_a_policy_that_wants_to_be_asked_later_is_not_asked_before() -> None:
 def test_where_nothing_is_predicted_no_run_is_posted_ahead() -> None:
     for policy, ahead in (("stage-edf", True), ("delen-conditions", False)):
         server = core(policy, ahead_us=1_000_000)
+        # The way to the worker takes longer than company would save.
+        server.networks["net"].hop_us = 1_000.0
         submit(server, 0, 0)
         assert server.next(0) is not None
         submit(server, 10, 1)
