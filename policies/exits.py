@@ -118,10 +118,10 @@ def _plan_bounds(wanted: Asked, served: Served) -> ExitPlan | Misfit:
 
 
 def _affordable(wanted: Asked, served: Served) -> tuple[int, ...] | Misfit:
-    """The exits whose energy, alone in a batch, is within the cap: the worst a request can be charged."""
+    """The exits whose energy is within the cap, at the most a request can be charged."""
     if wanted.energy_mj is None:
         return served.ladder
-    energies = {exit_index: served.costs.energy_mj(exit_index, 1) for exit_index in served.ladder}
+    energies = {exit_index: served.costs.most_mj(exit_index) for exit_index in served.ladder}
     known = {exit_index: energy for exit_index, energy in energies.items() if energy is not None}
     if not known:
         return Misfit("energy_mj: this device knows no energies; profile it with a meter or a model", Offer())
@@ -173,13 +173,11 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
 
 
 def _gate_affordable(wanted: Asked, served: Served) -> bool:
-    """Whether a request that no gate lets go stays within its energy cap: it passes every head on the way."""
+    """Whether a request that no gate lets go stays within its energy cap."""
     if wanted.energy_mj is None:
         return True
-    last_mj, heads_mj = served.costs.energy_mj(served.exit_last, 1), served.costs.head_mj
-    if last_mj is None or heads_mj is None:
-        return False
-    return last_mj + sum(heads_mj[exit_index][1] for exit_index in served.ladder[:-1]) <= wanted.energy_mj
+    most_mj = served.costs.most_mj(served.exit_last)
+    return most_mj is not None and most_mj <= wanted.energy_mj
 
 
 def as_conditions(wanted: Asked, served: Served) -> Asked:

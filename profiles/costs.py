@@ -75,6 +75,8 @@ class Costs:
             raise ValueError(f"batch_max is {batch_max}; expected at least 1")
         segment_us, segment_p99_us, segment_mj = _tables(profile.segments, profile.batches, batch_max)
         head_us, head_p99_us, head_mj = _tables(profile.heads, profile.batches, batch_max)
+        if profile.energy_source == "modelled":
+            segment_mj, head_mj = _no_dearer_together(segment_mj), _no_dearer_together(head_mj)
         return cls.of_tables(
             CostTables(
                 segment_us,
@@ -129,8 +131,14 @@ class Costs:
         """Energy of the whole batch from the input to the answer of exit `index`, one head, mJ; None where unknown."""
         return None if self._energy_mj is None else self._energy_mj[index][batch]
 
+    def most_mj(self, index: int) -> float | None:
+        """The most one request to this exit may be charged, mJ: alone, with the head of every exit it may stop at."""
+        if self._energy_mj is None or self.head_mj is None:
+            return None
+        return self._energy_mj[index][1] + sum([self.head_mj[k][1] for k in self.ladder if k < index])
+
     def exit_infos(self) -> tuple[ExitInfo, ...]:
-        """The exits as tenants are told of them: cumulative, batch 1. Unknown energy is None, never 0.
+        """The exits as tenants are told of them: cumulative, batch 1, the most it may be charged. Unknown is None.
 
         `gmac` is None: no profile has it, a bundle may.
         """
@@ -142,7 +150,7 @@ class Costs:
             accuracy=self.accuracy[index],
             latency_p50_us=math.ceil(self.path_us(0, index, 1)),
             latency_p99_us=math.ceil(self.path_p99_us(0, index, 1)),
-            energy_mj=self.energy_mj(index, 1),
+            energy_mj=self.most_mj(index),
             energy_source=self.energy_source,
             dominated=self.dominated[index],
             gmac=None,
@@ -159,6 +167,16 @@ def _tables(
     if any(len(known) != len(batches) for known in energies):
         return p50, p99, None
     return p50, p99, [dense(batches, known, batch_max) for known in energies]
+
+
+def _no_dearer_together(energies: Table | None) -> Table | None:
+    """Energies of whole batches, none more than so many times that of one row.
+
+    A model's: in a profile of some seconds one stalled batch would make all who share such a batch break their caps.
+    """
+    if energies is None:
+        return None
+    return [[min(mj, batch * row[1]) for batch, mj in enumerate(row)] for row in energies]
 
 
 def _paths(costs: Costs) -> tuple[list[Table], list[Table]]:

@@ -181,3 +181,25 @@ def test_a_fit_rises_keeps_the_mean_and_what_rose_already(values: list[float]) -
 
 def test_a_fit_leans_to_what_was_seen_more_often() -> None:
     assert isotonic([10, 4], [3, 1]) == [8.5, 8.5]
+
+
+def test_the_most_a_request_is_charged_has_the_head_of_every_exit_it_may_stop_at() -> None:
+    costs = Costs.of(sample_profile(segments_us=(100, 200, 400), heads_us=(10, 20, 30)), 8)
+    assert [costs.most_mj(index) for index in range(3)] == pytest.approx(
+        [0.0075 * us for us in (100 + 10, 300 + 10 + 20, 700 + 10 + 20 + 30)]
+    )
+    assert costs.exit_infos()[2].energy_mj == costs.most_mj(2)
+    assert Costs.of(sample_profile(energy=False), 8).most_mj(0) is None
+
+
+def test_a_modelled_batch_is_no_dearer_than_so_many_alone() -> None:
+    stalled = sample_profile(segments_us=(100, 200, 400))
+    first = list(stalled.segments[0])
+    first[1] = msgspec.structs.replace(first[1], energy_mj=50.0)
+    stalled = msgspec.structs.replace(stalled, segments=(tuple(first), *stalled.segments[1:]))
+    for source, dear in (("modelled", False), ("measured", True)):
+        costs = Costs.of(msgspec.structs.replace(stalled, energy_source=source), 8)
+        alone_mj, two_mj = costs.energy_mj(0, 1), costs.energy_mj(0, 2)
+        assert alone_mj is not None
+        assert two_mj is not None
+        assert (two_mj > 2 * alone_mj) is dear
