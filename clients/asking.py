@@ -16,9 +16,10 @@ from .calls import Call
 from .connection import CALLS_MAX, Connection
 from .endpoints import find_endpoint, tenant_name
 from .errors import BadReply, BadRequest, DelenError, QueueFull, UnknownNetwork, Unreachable
+from .info import NetworkInfo
 from .inputs import BoundArguments, InputLike, bounds_of, input_tensor
 from .places import name_fault
-from .wire import VERSION, Infer, NetworkInfo, TensorSpec
+from .wire import VERSION, Infer, TensorSpec
 
 # A connection that breaks is tried again this soon, then ever less often. ZeroMQ's own default is 100 ms flat.
 RECONNECT_MS = 10

@@ -17,8 +17,9 @@ from .asking import Asking, now_us
 from .calls import Call, reply_of, result_of
 from .connection import TICK_US
 from .errors import Cancelled
+from .info import NetworkInfo
 from .inputs import bounds_of
-from .wire import NetworkInfo, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+from .wire import Feedback, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -76,6 +77,14 @@ class AsyncClient(Asking):
         """The daemon's state and this tenant's row of its ledger."""
         reply: StatsReply = await self._ask(Stats)
         return reply
+
+    async def feedback(self, request: Result | bytes, label: int) -> bool:
+        """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
+
+        Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
+        """
+        answered = request if isinstance(request, bytes) else request.answer.id
+        return not (await self._ask(Feedback, answered, label)).withdrawn
 
     async def ping(self) -> int:
         """Round trip to the daemon's front, in microseconds."""

@@ -16,6 +16,7 @@ CONDITION_COUNT_MAX = 64
 
 Objective: TypeAlias = Literal["accuracy", "latency", "energy"]
 OnMiss: TypeAlias = Literal["answer", "drop"]
+Certifies: TypeAlias = Literal["marginal", "conditional"]
 Metric: TypeAlias = Literal["response_time", "confidence", "accuracy", "energy", "computation", "exit"]
 Operator: TypeAlias = Literal["less", "less_eq", "equal", "greater", "greater_eq"]
 
@@ -42,13 +43,15 @@ class ConditionSet(Record, frozen=True):
 class Bounds(Record, frozen=True):
     """What a tenant asks of a request. Left out: the session's default. None: explicitly no bound.
 
-    `conditions`: one set per exit, or none; they replace accuracy and energy bounds.
+    `certificate`: `marginal`, the default: `accuracy` over all answers; `conditional`: also over those alone that were
+    given at any exit or before. `conditions`: one set per exit, or none; they replace accuracy and energy bounds.
     """
 
     latency_ms: float | None | UnsetType = UNSET
     accuracy: float | None | UnsetType = UNSET
     energy_mj: float | None | UnsetType = UNSET
     certainty: float | UnsetType = UNSET
+    certificate: Certifies | UnsetType = UNSET
     objective: Objective | None | UnsetType = UNSET
     on_miss: OnMiss | UnsetType = UNSET
     conditions: tuple[ConditionSet | None, ...] | None | UnsetType = UNSET

@@ -6,15 +6,14 @@ Role: `Call` is what `connection.Connection` moves and both clients wait for. Do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from .errors import DelenError
+from .info import NetworkInfo
 from .results import Result
-from .wire import Answer, Frames, NetworkInfo, Reply, Request, array
-
-Tensor: TypeAlias = "bytes | memoryview"
+from .wire import Answer, Frames, Reply, Request, Tensor
 
 
 class Call(msgspec.Struct, eq=False, kw_only=True):
@@ -51,7 +50,7 @@ def result_of(call: Call) -> Result:
     names = call.info.classes if call.info else ()
     return Result(
         answer=answer,
-        logits=array(answer.tensors[0], call.frames[1]),
+        tensor=call.frames[1],
         label_name=names[answer.label] if 0 <= answer.label < len(names) else None,
         sent_us=call.sent_us,
         received_us=call.received_us,

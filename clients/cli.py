@@ -27,7 +27,13 @@ COMMANDS = {
     "networks": ("command_status", "List the networks and what their exits cost here."),
     "ps": ("command_status", "Show who asked for what and what they got."),
     "profile": ("command_profile", "Measure what a network costs on this device."),
+    "attach": ("command_attach", "Give a PyTorch model exits."),
+    "convert-weights": ("command_convert", "Take the tensors out of a file that torch.save wrote."),
     "train": ("command_train", "Train a shipped recipe and export it as a bundle."),
+    "export": ("command_export", "Export a trained network as a bundle, calibrated as it runs."),
+    "import": ("command_import", "Make a bundle of a network that Dělen released."),
+    "calibrate": ("command_calibrate", "Calibrate a network on your own labelled data."),
+    "certify": ("command_certify", "Explain how an accuracy would be kept, and what it costs."),
     "demo": ("command_demo", "Watch five tenants with different bounds share one daemon."),
     "load": ("command_load", "Offer load and measure what the bounds are worth."),
     "simulate": ("command_simulate", "See on a virtual clock what a policy would be worth."),
@@ -35,6 +41,9 @@ COMMANDS = {
     "doctor": ("command_doctor", "Check this machine and say what to fix."),
     "completion": ("command_completion", "Print the script that makes your shell complete delen."),
 }
+
+# In click's context: whether failures, too, are to be said as JSON.
+ASKED_JSON = f"{__name__}.json"
 
 
 class DelenGroup(click.Group):
@@ -48,7 +57,7 @@ class DelenGroup(click.Group):
             return None
         module = f"{__package__}.{COMMANDS[cmd_name][0]}"
         try:
-            command = getattr(import_module(module), f"{cmd_name}_command")
+            command = getattr(import_module(module), f"{cmd_name.replace('-', '_')}_command")
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise
@@ -56,6 +65,10 @@ class DelenGroup(click.Group):
             raise CommandFailed(text, ExitCode.UNAVAILABLE) from None
         assert isinstance(command, click.Command)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ASKED_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
@@ -84,15 +97,17 @@ class DelenGroup(click.Group):
             click.echo(f"delen: {line.message}", err=True)
             if line.hint:
                 click.echo(f"  hint: {line.hint}", err=True)
-            if "--json" in sys.argv:
-                _print_failure(error, line)
+            if ctx.meta[ASKED_JSON]:
+                _print_failure(ctx, error, line)
             ctx.exit(line.code)
 
 
-def _print_failure(error: Exception, line: Line) -> None:
-    """The same for programs: a refusal's offer as numbers, so that a script can take it."""
-    from .tables import print_json
+def _print_failure(ctx: click.Context, error: Exception, line: Line) -> None:
+    """The same for programs, unless they have their document: a refusal's offer as numbers, for a script to take."""
+    from .tables import PRINTED, print_json
 
+    if PRINTED in ctx.meta:
+        return
     said = {"message": line.message, "code": getattr(error, "code", None), "exit_code": int(line.code)}
     print_json({"error": {**said, "offer": getattr(error, "offer", None)}})
 
@@ -130,7 +145,7 @@ def _hint(error: Exception) -> str:
 
 def _missing(error: ModuleNotFoundError) -> Line:
     extras = {"onnxruntime": "onnx", "matplotlib": "report", "PIL": "pictures", "torch": "train", "onnx": "train"}
-    extras |= {"onnxscript": "train", "sklearn": "train"}
+    extras |= {"onnxscript": "train", "sklearn": "train", "safetensors": "train"}
     name = (error.name or "").split(".")[0]
     if name == "delen":
         return Line(f"{error.name} is not part of this installation", ExitCode.UNAVAILABLE, "install delen again")

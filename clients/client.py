@@ -21,10 +21,11 @@ from .asking import Asking, now_us
 from .bounds import Bounds
 from .calls import Call, reply_of, result_of
 from .errors import Cancelled, DelenError
+from .info import NetworkInfo
 from .inputs import BoundArguments, Conditions, InputLike, bounds_of
-from .line import Line
+from .line import READ_COUNT_MAX, Line
 from .results import Result
-from .wire import NetworkInfo, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+from .wire import Feedback, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -113,7 +114,8 @@ class Client(Asking):
         self._start_background()
         if self._leading.acquire(blocking=False):
             try:
-                self._flush(now_us())
+                with self._state:
+                    self._flush(now_us())
             finally:
                 self._leading.release()
             self._background_event.set()
@@ -130,10 +132,7 @@ class Client(Asking):
         timeout_s: float | None = None,
         **bounds: Unpack[BoundArguments],
     ) -> bytes:
-        """Open one request to be worked by `turn`, without any thread. `x` must not change meanwhile.
-
-        Returns: the request's id.
-        """
+        """Open one request to be worked by `turn`, without any thread; its id. `x` must not change meanwhile."""
         call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=False)
         call.on_end = lambda ended: on_end(ended.error or result_of(ended))
         self._start(call)
@@ -145,14 +144,15 @@ class Client(Asking):
         with self._leading:
             self._check_open()
             now = now_us()
-            blocked = self._flush(now)
-            self._line.wait(min(wait_us, self._connection.wake_at_us - now), to_send=blocked)
-            self._read(None)
+            with self._state:
+                blocked = self._flush(now)
+            if self._line.wait(min(wait_us, self._connection.wake_at_us - now), to_send=blocked):
+                self._read(None)
             now = now_us()
-            if now >= self._connection.wake_at_us:
-                with self._state:
+            with self._state:
+                if now >= self._connection.wake_at_us:
                     self._connection.tick(now)
-            self._settle()
+                self._settle()
         self._deliver()
 
     def networks(self) -> tuple[NetworkInfo, ...]:
@@ -161,10 +161,7 @@ class Client(Asking):
         return found
 
     def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
-        """Set all default bounds of this session: those left out are taken back.
-
-        Returns: the bounds in force, acknowledged by the daemon.
-        """
+        """Set all default bounds of this session, those left out are taken back; returns those now in force."""
         effective: Bounds = self._ask(SetBounds, bounds_of(bounds)).bounds
         return effective
 
@@ -176,6 +173,14 @@ class Client(Asking):
         """The daemon's state and this tenant's row of its ledger."""
         reply: StatsReply = self._ask(Stats)
         return reply
+
+    def feedback(self, request: Result | bytes, label: int) -> bool:
+        """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
+
+        Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
+        """
+        answered = request if isinstance(request, bytes) else request.answer.id
+        return not (self._ask(Feedback, answered, label)).withdrawn
 
     def ping(self) -> int:
         """Round trip to the daemon's front, in microseconds."""
@@ -214,10 +219,9 @@ class Client(Asking):
             self._closed = True
             self._connection.end_all(Cancelled("the client was closed", code="cancelled"))
             self._line.wake()
-        with self._leading:
+        with self._leading, self._state:
             self._settle()
-            with self._state:
-                self._line.close()
+            self._line.close()
         self._deliver()
         self._background_event.set()
         if self._background is not None and self._background is not threading.current_thread():
@@ -334,31 +338,33 @@ class Client(Asking):
         while not self._closed:
             now = now_us()
             due_us = connection.wake_at_us if call is None else min(connection.wake_at_us, call.give_up_us)
-            if now >= due_us:
-                with self._state:
+            with self._state:
+                if now >= due_us:
                     connection.tick(now)
-            blocked = self._flush(now)
-            self._settle()
+                blocked = self._flush(now)
+                self._settle()
             if self._due or (call.ended if call is not None else not self._submitted_count):
                 return
-            self._line.wait(due_us - now, to_send=blocked)
-            self._read(call)
+            if self._line.wait(due_us - now, to_send=blocked):
+                self._read(call)
 
     def _flush(self, now: int) -> bool:
-        """Send what waits; True when the socket takes no more now."""
-        with self._state:
-            while not self._closed:
-                frames = self._connection.outgoing(now)
-                if frames is None:
-                    break
-                if not self._line.send(frames):
-                    return True
-                self._connection.sent(now)
+        """Send what waits; True when the socket takes no more now. Within `_state`."""
+        while not self._closed:
+            frames = self._connection.outgoing(now)
+            if frames is None:
+                break
+            if not self._line.send(frames):
+                return True
+            self._connection.sent(now)
         return False
 
     def _read(self, call: Call | None) -> None:
         """Take in replies while there are any, or until `call` ended."""
-        for frames in self._line.messages():
+        for _ in range(READ_COUNT_MAX):
+            frames = self._line.receive()
+            if frames is None:
+                return
             now = now_us()
             with self._state:
                 self._connection.receive(frames, now)
@@ -366,19 +372,19 @@ class Client(Asking):
                 return
 
     def _settle(self) -> None:
-        """Wake those whose calls ended; those with a function to call are told later, without the lead."""
-        with self._state:
-            for call in self._connection.take_ended():
-                if call.on_end is not None:
-                    self._due.append(call)
-                elif call.event is not None:
-                    call.event.set()
+        """Wake those whose calls ended; those with a function to call are told later. Within `_state`."""
+        for call in self._connection.take_ended():
+            if call.on_end is not None:
+                self._due.append(call)
+            elif call.event is not None:
+                call.event.set()
 
     def _work_or_wake(self) -> None:
         if self._leading.acquire(blocking=False):
             try:
-                self._flush(now_us())
-                self._settle()
+                with self._state:
+                    self._flush(now_us())
+                    self._settle()
             finally:
                 self._leading.release()
                 self._hand_over()

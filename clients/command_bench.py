@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from .command_bench_certificates import certificates_command
+from .command_bench_networks import networks_command
 from .command_bench_policies import correction_command, oracle_command
 from .command_scenarios import scenarios_command
 from .tables import Column, json_option, print_json, print_table, progress, say
@@ -21,7 +23,7 @@ def bench_command() -> None:
     """Measure delen itself: round trips, decisions, scenarios and more. Leave the machine alone meanwhile."""
 
 
-for command in (scenarios_command, oracle_command, correction_command):
+for command in (scenarios_command, oracle_command, correction_command, certificates_command, networks_command):
     bench_command.add_command(command)
 
 

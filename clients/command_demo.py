@@ -18,8 +18,8 @@ from .tables import err, json_option, print_json, say, show
 if TYPE_CHECKING:
     from .demo import DemoReport, Role
     from .demo_tenant import Second
+    from .info import NetworkInfo
     from .private_daemon import PrivateDaemon
-    from .wire import NetworkInfo
 
 NETWORKS = ("fashion", "digits")
 TENANTS = ("camera", "inspector", "sensor", "archive", "door")

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .exit_codes import CommandFailed, ExitCode
-from .options import bound_options, bounds_given, connect, connection_options
+from .options import InputPath, bound_options, bounds_given, connect, connection_options
 from .tables import Column, json_option, mark, millijoules, milliseconds, percent, print_json, print_table
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from .client import Client
+    from .info import NetworkInfo
     from .inputs import BoundArguments
     from .results import Result
-    from .wire import Array, NetworkInfo
+    from .wire import Array
 
 # As many as this are under way at once; a daemon's default queue holds 1,024.
 OUTSTANDING_MAX = 64
@@ -39,7 +40,7 @@ class Question(NamedTuple):
 
 @click.command("infer")
 @click.argument("network")
-@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, type=InputPath())
 @click.option("--sample", "samples", multiple=True, type=click.IntRange(min=0), help="A shipped test image, by number.")
 @bound_options
 @connection_options

@@ -138,7 +138,7 @@ def _show(file: Path, replayed: Replayed, shown: dict[str, Measured], tenants: d
     opened = replayed.opened
     since = f", since {opened.wall}" if opened.wall else ""
     say(f"{file}: {replayed.span_us / 1e6:.1f} s under {opened.setup.policy}, delen {opened.delen}{since}")
-    if replayed.ended.startswith("cut off"):
+    if replayed.ended.startswith("still being written"):
         warn(f"the journal is {replayed.ended}; what follows is not known")
     elif replayed.difference is None:
         say(f"it ends because {replayed.ended}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 from .exit_codes import CommandFailed, ExitCode
-from .options import OVER_ZERO, bound_options, bounds_given, connect, connection_options
+from .options import OVER_ZERO, InputPath, bound_options, bounds_given, connect, connection_options
 from .tables import (
     Column,
     count,
@@ -31,9 +31,10 @@ from .tables import (
 if TYPE_CHECKING:
     from .arrivals import Phase
     from .client import Client
+    from .info import NetworkInfo
     from .load import Outcome, Questions
     from .load_report import LoadReport, Scenario
-    from .wire import Array, NetworkInfo
+    from .wire import Array
 
 SCENARIOS: dict[str, Scenario] = {
     "server": "Server",
@@ -78,7 +79,7 @@ def _burst(ctx: click.Context, param: click.Parameter, value: str | None) -> Bur
     "--count", "queries", type=click.IntRange(min=1), default=COUNT, show_default=True, help="Queries (others)."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same arrival times.")
-@click.option("--inputs", type=click.Path(path_type=Path), help="Picture or .npy to ask about, not the shipped images.")
+@click.option("--inputs", type=InputPath(), help="Picture or .npy to ask about, not the shipped images.")
 @bound_options
 @connection_options
 @json_option

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from .command_simulate import command_line, plan_of, run
+from .command_simulate import command_line, in_order, plan_of, run
+from .options import InputPath
 from .tables import json_option, print_json, say
 
 
@@ -19,7 +20,7 @@ from .tables import json_option, print_json, say
 @click.option("--seeds", type=click.IntRange(min=1), help="How many.  [default: each scenario's own]")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=InputPath(folder=True),
     metavar="DIR",
     help="Where recorded traces lie; cases that play one are left out without, and said to be.",
 )
@@ -39,7 +40,7 @@ def scenarios_command(ctx: click.Context, /, only: str, out: Path, as_json: bool
     from ..daemon.scenario_plot import check_plot, draw_findings
     from ..daemon.scenario_report import document, markdown
 
-    names = [name.strip() for name in only.split(",") if name.strip()] or scenario_names()
+    names = [name.strip() for name in only.split(",") if name.strip()] or in_order(scenario_names())
     scenarios = [load_scenario(name) for name in names]
     check_plot(out / "any.png")
     out.mkdir(parents=True, exist_ok=True)

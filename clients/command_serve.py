@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
-from .options import OVER_ZERO
+from .options import OVER_ZERO, InputPath
 from .tables import Column, json_option, print_json, print_table, say
 
 
 @click.command("serve")
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file.  [env: DELEN_CONFIG]", envvar="DELEN_CONFIG"
-)
+@click.option("--config", type=InputPath(), help="TOML file.  [env: DELEN_CONFIG]", envvar="DELEN_CONFIG")
 @click.option("--dev", is_flag=True, help="For this user alone: one endpoint per --tenant, all may see all counts.")
 @click.option("--tenant", "tenants", multiple=True, metavar="NAME", help="A tenant; repeat for more.")
 @click.option("--network", "networks", multiple=True, metavar="NAME|DIR", help="A bundle; repeat for more.")
@@ -44,7 +42,7 @@ def serve_command(
     Flags win over DELEN_* variables, those over the file, that over the defaults. With --json the configuration
     in force is printed first, as one JSON document.
     """
-    from ..daemon.config import load_config
+    from ..daemon.config import load_config, unread_variables
     from ..daemon.hosting import host
     from ..profiles.store import state_directory
 
@@ -52,6 +50,8 @@ def serve_command(
     overrides["dev"] = options["dev"] or None
     if tenants or (options["dev"] and config is None):
         overrides["tenants"] = [{"name": name} for name in tenants or ("default",)]
+    for text in unread_variables(os.environ):
+        say(f"note: {text}")
     settings = load_config(config, overrides, os.environ, os.getuid())
     if check:
         # What loads its networks here will load them when it serves.

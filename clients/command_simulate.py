@@ -7,6 +7,7 @@ Flow: a scenario by name or file -> the cases, policies and seeds asked for -> r
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,15 @@ import click
 import msgspec
 
 from .exit_codes import CommandFailed, ExitCode
-from .options import OVER_ZERO
+from .options import OVER_ZERO, InputPath
 from .tables import Column, json_option, print_json, print_table, progress, say, warn
 
 if TYPE_CHECKING:
     from ..daemon.scenario import Case, PolicySpec, Scenario
     from ..daemon.scenario_bench import Findings, Plan
 
-_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+ONE_SEED = "one seed, so how far chance moves these figures is not known (--seeds 5 shows it)"
+_PARTS = re.compile(r"\d+|\D+").findall
 _PLOT = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -44,8 +45,10 @@ def _options(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 
 @click.command("simulate")
 @click.argument("scenario", required=False)
-@click.option("--journal", type=_FILE, metavar="FILE", help="Play what a daemon wrote down, not a scenario.")
-@click.option("--profile", type=_FILE, metavar="FILE", help="With --journal: what if the device had this profile.")
+@click.option("--journal", type=InputPath(), metavar="FILE", help="Play what a daemon wrote down, not a scenario.")
+@click.option(
+    "--profile", type=InputPath(), metavar="FILE", help="With --journal: what if the device had this profile."
+)
 @click.option("--list", "list_them", is_flag=True, help="List the scenarios that come with delen.")
 @click.option(
     "--policy", "policies", multiple=True, metavar="P", help="Only this one, by label or name; may be repeated."
@@ -58,7 +61,7 @@ def _options(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 @click.option("--seeds", type=click.IntRange(min=1), help="How many.  [default: the scenario's]")
 @click.option("--seed-first", type=click.IntRange(min=0), default=0, show_default=True, help="The first of them.")
 @click.option("--duration-s", type=OVER_ZERO, help="Virtual seconds per run.  [default: the scenario's]")
-@click.option("--data", type=_FOLDER, metavar="DIR", help="Where recorded traces lie.")
+@click.option("--data", type=InputPath(folder=True), metavar="DIR", help="Where recorded traces lie.")
 @click.option(
     "--check", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Test every invariant, always."
 )
@@ -136,9 +139,20 @@ def run(plan: Plan, processes: int | None) -> Findings:
     if not kept.scenario.cases:
         raise CommandFailed("every case asked for plays a recorded trace", ExitCode.NO_INPUT, "name --data DIR")
     with progress() as bar:
-        task = bar.add_task(plan.scenario.name)
+        task = bar.add_task(task_of(kept), total=None)
         found = run_all(kept, processes or cores(), lambda done, total: bar.update(task, completed=done, total=total))
     return msgspec.structs.replace(found, skipped=skipped)
+
+
+def task_of(plan: Plan) -> str:
+    """What is about to take its time, e.g. `e2: 120 runs of up to about 3,000,000 requests`."""
+    scenario = plan.scenario
+    rates_hz = [
+        sum(stream.rate * case.load * case.rates.get(stream.tenant, 1.0) for stream in scenario.streams)
+        for case in scenario.cases
+    ]
+    runs = len(scenario.cases) * len(scenario.policies) * len(plan.seeds)
+    return f"{scenario.name}: {runs} runs of up to about {max(rates_hz) * scenario.duration_s:,.0f} requests"
 
 
 def cores() -> int:
@@ -214,13 +228,19 @@ def show(plan: Plan, findings: Findings) -> None:
     print_table(rows(findings.results), columns, f"{plan.scenario.name}: {plan.scenario.title}")
     rate = findings.requests / findings.run_s if findings.run_s else 0.0
     counted = f"{findings.requests:,} requests counted, {rate:,.0f} simulated per second and core"
-    say(f"{len(plan.seeds)} seeds; ± half the 95 % interval; {counted}")
+    spread = f"{len(plan.seeds)} seeds; ± half the 95 % interval" if len(plan.seeds) > 1 else ONE_SEED
+    say(f"{spread}; {counted}")
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """As people count: e2 before e10."""
+    return sorted(names, key=lambda name: [(int(part), "") if part.isdigit() else (-1, part) for part in _PARTS(name)])
 
 
 def _list(as_json: bool) -> None:
     from ..daemon.scenario import load_scenario, scenario_names
 
-    found = [load_scenario(name) for name in scenario_names()]
+    found = [load_scenario(name) for name in in_order(scenario_names())]
     listed = [
         {
             "name": scenario.name,

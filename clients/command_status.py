@@ -30,7 +30,8 @@ from .tables import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .wire import NetworkInfo, StatsReply, TenantStats
+    from .info import Drift, NetworkInfo, TenantStats
+    from .wire import StatsReply
 
 
 @click.command("networks")
@@ -48,6 +49,10 @@ def networks_command(as_json: bool, **options: Any) -> None:
         title = f"{info.name} {info.version}  {info.dtype} {shape}  {len(info.classes)} classes  on {info.engine}"
         print_table([_exit_row(info, index) for index in range(len(info.exits))], _EXIT_COLUMNS, title)
         say(f"costs: {info.profile}")
+        if info.certifiable is not None:
+            known = info.certifiable
+            said = f"at {percent(known.certainty)} certainty, from {count(known.n)} samples and for inputs like them"
+            say(f"certified {said}: accuracy up to {percent(known.best)}")
 
 
 def _exit_row(info: NetworkInfo, index: int) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def _exit_row(info: NetworkInfo, index: int) -> dict[str, Any]:
     return {
         "exit": entry.index,
         "accuracy": entry.accuracy,
+        "certified": info.certifiable.exits[index] or None if info.certifiable is not None else None,
         "p50": entry.latency_p50_us,
         "p99": entry.latency_p99_us,
         "energy": None if entry.energy_source == "unknown" else entry.energy_mj,
@@ -67,6 +73,7 @@ def _exit_row(info: NetworkInfo, index: int) -> dict[str, Any]:
 _EXIT_COLUMNS = (
     Column("exit", "exit"),
     Column("accuracy", "accuracy", percent),
+    Column("certified", "certified", percent),
     Column("p50", "p50 ms", milliseconds),
     Column("p99", "p99 ms", milliseconds),
     Column("energy", "mJ", millijoules),
@@ -139,9 +146,22 @@ def _tenant_rows(tenant: TenantStats) -> list[dict[str, Any]]:
         "source": tenant.energy_source,
         "network": None,
         "exits": None,
+        "certificate": None,
     }
-    exits = [{"network": name, "exits": counts} for name, counts in sorted(tenant.exits.items())]
+    exits = [
+        {"network": name, "exits": counts, "certificate": _standing(tenant.drift.get(name))}
+        for name, counts in sorted(tenant.exits.items())
+    ]
     return [{**first, **(exits[0] if exits else {})}, *exits[1:]]
+
+
+def _standing(drift: Drift | None) -> str | None:
+    """Whether certificates stand, and what that rests on; None where none were asked for."""
+    if drift is None:
+        return None
+    told = [f"{drift.differed} of {drift.audits} audits differ"] if drift.audits else []
+    told += [f"{drift.wrong} of {drift.labels} labels say wrong"] if drift.labels else []
+    return f"{'WITHDRAWN' if drift.withdrawn else 'stands'}{': ' if told else ''}{', '.join(told)}"
 
 
 def _duration(value_us: int) -> str:
@@ -165,4 +185,5 @@ _TENANT_COLUMNS = (
     Column("source", "energy", justify="left"),
     Column("network", "network", justify="left"),
     Column("exits", "exits", histogram, justify="left"),
+    Column("certificate", "certificate", justify="left"),
 )

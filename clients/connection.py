@@ -22,19 +22,21 @@ from msgspec.structs import replace
 from .bounds import Bounds, ConditionSet, merge
 from .calls import Call
 from .errors import BadReply, Cancelled, DeadlineExceeded, DelenError, Unreachable, error_of
+from .info import NetworkInfo
 from .wire import (
     VERSION,
     Answer,
     BoundsSet,
     Cancel,
     Failure,
+    Feedback,
     Fetch,
     Frames,
     Hello,
     Infer,
-    NetworkInfo,
     NetworkList,
     Networks,
+    Noted,
     Ping,
     Pong,
     Refusal,
@@ -70,6 +72,7 @@ _EXPECTED: dict[type, type] = {
     SetBounds: BoundsSet,
     SetConditions: BoundsSet,
     Stats: StatsReply,
+    Feedback: Noted,
     Ping: Pong,
 }
 
@@ -151,11 +154,10 @@ class Connection:
             if broken is not None:
                 self._end(broken, error=BadReply(str(error), request_id=error.request_id))
             return
-        if reply.id == self._hello_id:
-            self._on_hello(reply, now_us)
-            return
         call = self._calls.get(reply.id)
         if call is None:
+            if reply.id == self._hello_id:
+                self._on_hello(reply, now_us)
             return
         self._patience_us = self._patience_us_first
         if isinstance(reply, Refusal):
@@ -167,7 +169,8 @@ class Connection:
         if isinstance(reply, Failure):
             self._end(call, error=error_of(reply))
         elif type(reply) is _EXPECTED[type(call.message)]:
-            self._remember(call, reply)
+            if not isinstance(reply, Answer):
+                self._remember(call, reply)
             self._end(call, reply=reply)
         else:
             fault = f"{type(reply).__name__} is no reply to {type(call.message).__name__}"
@@ -216,7 +219,9 @@ class Connection:
 
     def take_ended(self) -> list[Call]:
         """Calls that ended since this was asked last."""
-        ended, self._ended = self._ended, []
+        ended = self._ended
+        if ended:
+            self._ended = []
         return ended
 
     def _end(self, call: Call, reply: Reply | None = None, error: DelenError | None = None) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from .info import ExitInfo, NetworkInfo
 from .load import Outcome
 from .load_report import LoadReport, report
-from .wire import ExitInfo, NetworkInfo
 
 # Each third lasts this long: enough for percentiles, short enough to watch.
 PHASE_S = 12.0

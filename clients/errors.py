@@ -108,7 +108,7 @@ _REFUSALS: dict[str, type[Refused]] = {
     "not_ready": NotReady,
     "shutting_down": NotReady,
     "unknown_network": UnknownNetwork,
-    **dict.fromkeys(("shape", "dtype", "too_large", "malformed", "bounds", "version"), BadRequest),
+    **dict.fromkeys(("shape", "dtype", "too_large", "malformed", "bounds", "version", "label"), BadRequest),
 }
 _FAILURES: dict[str, type[Failed]] = {
     "deadline": DeadlineExceeded,

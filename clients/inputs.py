@@ -14,7 +14,8 @@ import numpy as np
 
 from .bounds import Bounds, ConditionSet, Objective, OnMiss, bounds_fault
 from .errors import BadRequest
-from .wire import Array, NetworkInfo
+from .info import NetworkInfo
+from .wire import Array
 
 NO_BOUNDS = Bounds()
 Conditions: TypeAlias = Sequence["ConditionSet | None"]

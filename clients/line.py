@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Iterator
 
 import zmq
 
@@ -20,6 +19,11 @@ READ_COUNT_MAX = 64
 # select(2) cannot watch higher file descriptors; it is preferred for short waits since poll(2) counts milliseconds.
 SELECT_FD_MAX = 1024
 SHORT_WAIT_US = 5_000
+# As plain numbers: combining the library's own costs a microsecond each time.
+_NOW = int(zmq.NOBLOCK)
+_MORE_NOW = int(zmq.SNDMORE | zmq.NOBLOCK)
+_READABLE = int(zmq.POLLIN)
+_WRITABLE = int(zmq.POLLOUT)
 
 
 class Line:
@@ -45,38 +49,48 @@ class Line:
         last = len(frames) - 1
         try:
             for index in range(last):
-                send(frames[index], zmq.SNDMORE | zmq.NOBLOCK)
-            send(frames[last], zmq.NOBLOCK)
+                send(frames[index], _MORE_NOW)
+            send(frames[last], _NOW)
         except zmq.Again:
             return False
         return True
 
-    def messages(self) -> Iterator[list[bytes]]:
-        """What has arrived, at most READ_COUNT_MAX messages."""
-        socket = self._socket
-        for _ in range(READ_COUNT_MAX):
-            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                return
-            frames: list[bytes] = [socket.recv(zmq.NOBLOCK)]
-            while socket.getsockopt(zmq.RCVMORE):
-                frames.append(socket.recv(zmq.NOBLOCK))
-            yield frames
+    def receive(self) -> list[bytes] | None:
+        """The next message that has arrived, or None."""
+        receive = self._socket.recv
+        try:
+            frame = receive(_NOW, copy=False)
+        except zmq.Again:
+            return None
+        # A frame knows whether more follow; asking the socket costs as much as reading from it.
+        frames = [frame.bytes]
+        while frame.more:
+            frame = receive(_NOW, copy=False)
+            frames.append(frame.bytes)
+        return frames
 
-    def wait(self, wait_us: int, *, to_send: bool) -> None:
+    def wait(self, wait_us: int, *, to_send: bool) -> bool:
         """Until there may be something to read (or room `to_send`), `wake` is called, or the time is over.
 
         May end early. The socket's descriptor tells changes only, so its state is asked before each wait.
+
+        Returns: False when surely nothing came that could be read.
         """
-        ready = zmq.POLLIN | zmq.POLLOUT if to_send else zmq.POLLIN
-        if wait_us <= 0 or int(self._socket.getsockopt(zmq.EVENTS)) & ready:
-            return
+        if wait_us <= 0:
+            return True
+        state = int(self._socket.getsockopt(zmq.EVENTS))
+        if state & _READABLE:
+            return True
+        if to_send and state & _WRITABLE:
+            return False
         if wait_us < SHORT_WAIT_US and self._selectable:
-            woken = self._wake_read in select.select([self._socket_fd, self._wake_read], [], [], wait_us / 1e6)[0]
+            ready = select.select([self._socket_fd, self._wake_read], [], [], wait_us / 1e6)[0]
         else:
-            woken = any(fd == self._wake_read for fd, _ in self._poll.poll(wait_us // 1000 + 1))
-        if woken:
+            ready = [fd for fd, _ in self._poll.poll(wait_us // 1000 + 1)]
+        if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
+        return self._socket_fd in ready
 
     def wake(self) -> None:
         """End a `wait` of another thread, now or the next one. Its owner never calls it while closing."""

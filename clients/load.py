@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Unpack
 
+    from .info import NetworkInfo
     from .inputs import BoundArguments, InputLike
-    from .wire import NetworkInfo
 
 # A turn waits no longer than this, so that progress is told in time; a second long ended is told by then.
 TURN_US = 50_000

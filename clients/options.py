@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from .exit_codes import CommandFailed, ExitCode
 
 if TYPE_CHECKING:
     from .client import Client
@@ -36,6 +39,29 @@ class Finite(click.FloatRange):
         return float(number)
 
 
+class InputPath(click.Path):
+    """A file to read, or a folder of files. One that is not there or cannot be read is `NO_INPUT` in every command."""
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(exists=True, file_okay=not folder, dir_okay=folder, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise CommandFailed(f"{_said_as(param, ctx)}: {error.message}", ExitCode.NO_INPUT) from None
+
+
+def _said_as(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    """The option, the argument or the variable of the shell that a value came by."""
+    if param is None:
+        return "input"
+    from_shell = ctx is not None and ctx.get_parameter_source(param.name or "") is ParameterSource.ENVIRONMENT
+    if from_shell and isinstance(param.envvar, str):
+        return param.envvar
+    return param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+
+
 OVER_ZERO = Finite()
 SHARE = Finite(1)
 
@@ -54,7 +80,7 @@ _BOUNDS = (
         "--objective", type=click.Choice(["accuracy", "latency", "energy"]), help="Improve this in the slack."
     ),
     click.option("--on-miss", type=click.Choice(["answer", "drop"]), help="When a bound breaks: answer late, or drop."),
-    click.option("--conditions", type=click.Path(path_type=Path), metavar="FILE", help="Stop rules per exit, as JSON."),
+    click.option("--conditions", type=InputPath(), metavar="FILE", help="Stop rules per exit, as JSON."),
 )
 
 

@@ -17,7 +17,8 @@ from .errors import BadFile, BadRequest
 from .inputs import input_tensor
 
 if TYPE_CHECKING:
-    from .wire import Array, NetworkInfo
+    from .info import NetworkInfo
+    from .wire import Array
 
 # Pictures beyond this many pixels are refused before they are unpacked: a small file may unpack to gigabytes.
 PIXELS_MAX = 64 * 1024 * 1024

@@ -1,28 +1,35 @@
 """What a caller gets for one answered request.
 
-Role: the answer's record, its logits as an array, and the client's own clock readings. Does not compute anything.
+Role: the answer's record, its logits as an array where somebody looks at them, and the client's own clock readings.
+Does not compute anything.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from .wire import Answer, Array, Certificate, EnergySource, Stop
+from .info import EnergySource
+from .wire import Answer, Array, Certificate, Stop, Tensor, array
 
 
 class Result(NamedTuple):
     """One answer.
 
-    `logits`: shape (classes,), float32, of the exit that answered. `label_name`: None when the network has no names.
-    `sent_us`, `received_us`: this client's monotonic clock, at the first send and at the receipt.
     `answer`: everything the daemon said, see WIRE.md; what callers ask for most is repeated as properties.
+    `tensor`: what `logits` shows, as it came. `label_name`: None when the network has no names.
+    `sent_us`, `received_us`: this client's monotonic clock, at the first send and at the receipt.
     """
 
     answer: Answer
-    logits: Array
+    tensor: Tensor
     label_name: str | None
     sent_us: int
     received_us: int
+
+    @property
+    def logits(self) -> Array:
+        """Of the exit that answered, shape (classes,), float32, read-only. Made anew each time."""
+        return array(self.answer.tensors[0], self.tensor)
 
     @property
     def label(self) -> int:

@@ -17,7 +17,7 @@ import click
 import msgspec
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +25,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # Wider than any table here, so that a pipe gets whole rows.
 PIPE_COLUMNS = 400
 BAR_CELLS = 8
+# In click's context: this command has printed its document, and stdout takes no second one.
+PRINTED = f"{__name__}.printed"
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
@@ -100,6 +102,9 @@ def show(renderable: RenderableType) -> None:
 
 def print_json(data: Any) -> None:
     """Print one JSON document for programs, to stdout. Every field of a struct is named, left out only where unset."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[PRINTED] = True
     click.echo(msgspec.json.format(msgspec.json.encode(_plain(data)), indent=2 if sys.stdout.isatty() else -1))
 
 
@@ -131,7 +136,8 @@ def progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=32),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,

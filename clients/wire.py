@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from .bounds import Bounds, ConditionSet, Record, bounds_fault, conditions_fault
+from .info import EnergySource, NetworkInfo, TenantStats
 
 if TYPE_CHECKING:
     import numpy.typing as npt  # Costs every client 5 ms to import.
@@ -28,12 +29,12 @@ TENSORS_MAX = 1
 # An answer's tensor is one number per class, so this is ample; a client reads no more.
 ANSWER_BYTES_MAX = 1024 * 1024
 RANK_MAX = 8
+SIDE_MAX = 2**31
 # What may cross the wire: fixed-size little-endian numbers only, so no object can be smuggled in.
 DTYPES = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 
-EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
 Stop: TypeAlias = Literal["gate", "condition", "deadline", "energy", "fairness", "bound", "objective", "last_exit"]
-Certificate: TypeAlias = Literal["uncertified", "certified", "none"]
+Certificate: TypeAlias = Literal["certified", "uncertified", "withdrawn", "none"]
 Array: TypeAlias = "npt.NDArray[Any]"
 
 
@@ -52,9 +53,6 @@ class TensorSpec(Record, frozen=True, array_like=True):
     dtype: str
     shape: tuple[int, ...]
 
-    def byte_count(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype]
-
 
 class Offer(Record, frozen=True):
     """What would be feasible now, said with a refusal: each value alone, other bounds as they were asked."""
@@ -65,68 +63,17 @@ class Offer(Record, frozen=True):
     retry_after_ms: float | None = None
 
 
-class Preprocessing(Record, frozen=True):
-    """How a picture becomes the network's input: resized to its shape, then (value * scale - mean) / std."""
+class Proof(Record, frozen=True):
+    """What an accuracy is certified by: at least `accuracy` of the answers are right, with probability `certainty`.
 
-    colour: Literal["gray", "rgb", "none"] = "none"
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-
-class ExitInfo(Record, frozen=True):
-    """One exit as its profile has it on this device; times and energies are cumulative from the input, batch 1.
-
-    `gmac`: billions of multiply-adds of one input, cumulative too; None where nobody counted.
+    `n`: held-out samples it was tested on; `conditional`: also among the answers given at any exit or before. Valid for
+    inputs exchangeable with the calibration samples.
     """
 
-    index: int
     accuracy: float
-    latency_p50_us: int
-    latency_p99_us: int
-    energy_mj: float | None
-    energy_source: EnergySource
-    dominated: bool
-    gmac: float | None
-
-
-class NetworkInfo(Record, frozen=True):
-    """A network that this tenant may use. `shape` is one input's, without batch."""
-
-    name: str
-    version: str
-    classes: tuple[str, ...]
-    dtype: str
-    shape: tuple[int, ...]
-    preprocessing: Preprocessing
-    exits: tuple[ExitInfo, ...]
-    batch_max: int
-    engine: str
-    profile: str
-
-
-class TenantStats(Record, frozen=True):
-    """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept.
-
-    `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need.
-    """
-
-    tenant: str
-    accepted: int
-    answered: int
-    refused: int
-    failed: int
-    pending: int
-    bounds_met: int
-    bounds_broken: int
-    energy_mj: float | None
-    energy_source: EnergySource
-    device_us: int
-    latency_p50_us: int
-    latency_p99_us: int
-    exits: dict[str, tuple[int, ...]]
-    beyond: int = 0
-    optional_us: int = 0
+    certainty: float
+    n: int
+    conditional: bool = False
 
 
 class _Message(Record, frozen=True, array_like=True, omit_defaults=False):
@@ -183,6 +130,13 @@ class Stats(_Message, frozen=True, tag="stats"):
     """How am I doing? The daemon's own user sees all tenants in development mode, others themselves."""
 
 
+class Feedback(_Message, frozen=True, tag="feedback"):
+    """The right label of the answer to request `answered`, while its window is open; never changes that answer."""
+
+    answered: bytes
+    label: int
+
+
 class Ping(_Message, frozen=True, tag="ping"):
     """Are you there?"""
 
@@ -219,6 +173,12 @@ class StatsReply(_Message, frozen=True, tag="stats_reply"):
     tenants: tuple[TenantStats, ...]
 
 
+class Noted(_Message, frozen=True, tag="noted"):
+    """Answers feedback. `withdrawn`: whether labels or audits have withdrawn this tenant's certificates for it."""
+
+    withdrawn: bool
+
+
 class Pong(_Message, frozen=True, tag="pong"):
     pass
 
@@ -228,8 +188,9 @@ class Answer(_Message, frozen=True, tag="answer"):
 
     `confidence`: calibrated probability of the label. `expected_accuracy`: of answers given under this plan.
     `batches`: batch size at each segment run. `energy_mj`: what it is charged, None where unknown (never 0 for that).
-    `broken`: names of bounds that did not hold. `stop`: why it stopped where it did. `total_us`: from the daemon's
-    reading of the request to handing over the answer.
+    `certificate`: `withdrawn` where it was, because answers were wrong more often than it allows; `proof`: what it
+    rests on. `broken`: names of bounds that did not hold. `stop`: why it stopped where it did. `total_us`: from the
+    daemon's reading of the request to handing over the answer.
     """
 
     network: str
@@ -249,6 +210,7 @@ class Answer(_Message, frozen=True, tag="answer"):
     broken: tuple[str, ...]
     stop: Stop
     replayed: bool = False
+    proof: Proof | None = None
 
 
 class Refusal(_Message, frozen=True, tag="refusal"):
@@ -266,11 +228,14 @@ class Failure(_Message, frozen=True, tag="error"):
     message: str
 
 
-Request: TypeAlias = Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Ping
-Reply: TypeAlias = Welcome | NetworkList | BoundsSet | StatsReply | Pong | Answer | Refusal | Failure
-Frames: TypeAlias = Sequence[bytes | memoryview]
+Request: TypeAlias = Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Feedback | Ping
+Reply: TypeAlias = Welcome | NetworkList | BoundsSet | StatsReply | Noted | Pong | Answer | Refusal | Failure
+Tensor: TypeAlias = "bytes | memoryview"
+Frames: TypeAlias = Sequence[Tensor]
 
 _NAMES = {np.dtype(name): name for name in DTYPES}
+# Looked up for every tensor: numpy takes a microsecond to make one from its name.
+LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 _encoder = msgspec.msgpack.Encoder()
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_reply = msgspec.msgpack.Decoder(Reply).decode
@@ -314,7 +279,7 @@ def decode_reply(frames: Frames) -> Reply:
 
 def array(spec: TensorSpec, frame: bytes | memoryview) -> Array:
     """View a checked tensor frame as a numpy array, read-only where the frame is, without a copy."""
-    return np.frombuffer(frame, np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.shape)
+    return np.frombuffer(frame, LITTLE_ENDIAN[spec.dtype]).reshape(spec.shape)
 
 
 def tensor_spec(tensor: Array) -> TensorSpec:
@@ -363,20 +328,22 @@ def _check_frames(message: Request | Reply, frames: Frames, bytes_max: int) -> N
     if len(specs) != count or not 0 < count <= TENSORS_MAX:
         said = f"{len(specs)} tensors described and {count} sent; expected exactly {TENSORS_MAX} of each"
         raise WireError("malformed", said, message.id)
-    for spec, frame in zip(specs, frames[1:], strict=True):
-        fault = _tensor_fault(spec, len(frame), bytes_max)
+    for index, spec in enumerate(specs, start=1):
+        fault = _tensor_fault(spec, len(frames[index]), bytes_max)
         if fault:
             raise WireError(*fault, message.id)
 
 
 def _tensor_fault(spec: TensorSpec, size: int, bytes_max: int) -> tuple[str, str] | None:
     """Code and text of what is wrong with a frame of `size` bytes under this description."""
-    if spec.dtype not in DTYPES:
+    width, shape = DTYPES.get(spec.dtype), spec.shape
+    if width is None:
         return "dtype", f"dtype {spec.dtype!r:.40}; expected one of {', '.join(sorted(DTYPES))}"
-    if len(spec.shape) > RANK_MAX or any(side < 0 or side > 2**31 for side in spec.shape):
-        return "shape", f"shape {spec.shape!s:.80}; expected at most {RANK_MAX} sides >= 0"
+    if len(shape) > RANK_MAX or (shape and not 0 <= min(shape) <= max(shape) <= SIDE_MAX):
+        return "shape", f"shape {shape!s:.80}; expected at most {RANK_MAX} sides of 0 to {SIDE_MAX}"
     if size > bytes_max:
         return "too_large", f"a tensor of {size} bytes; at most {bytes_max} are allowed"
-    if spec.byte_count() != size:
-        return "shape", f"{spec.dtype}{list(spec.shape)} needs {spec.byte_count()} bytes, the frame has {size}"
+    wanted = math.prod(shape) * width
+    if wanted != size:
+        return "shape", f"{spec.dtype}{list(shape)} needs {wanted} bytes, the frame has {size}"
     return None

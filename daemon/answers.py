@@ -17,7 +17,8 @@ from .config import Limits
 class Kept:
     """One request id of one tenant: still running (`reply` None), or ended at `ended_us`.
 
-    `routes`: connections that wait for the end, in the order they asked.
+    `routes`: connections that wait for the end, in the order they asked. `labelled`: its tenant has sent the right
+    label.
     """
 
     infer: Infer
@@ -26,6 +27,7 @@ class Kept:
     reply: Answer | Failure | None = None
     tensor: bytes = b""
     ended_us: int = 0
+    labelled: bool = False
 
 
 class Answers:
@@ -47,7 +49,8 @@ class Answers:
     def begin(self, infer: Infer, ticket: int, route: bytes) -> None:
         """A request was accepted for this connection."""
         # An id may come again once the window has closed on its first use.
-        self._forget(infer.id)
+        if infer.id in self._ended:
+            self._forget(infer.id)
         self._running[infer.id] = Kept(infer, ticket, [route])
 
     def end(self, request_id: bytes, reply: Answer | Failure, tensor: bytes, now_us: int) -> list[bytes]:
@@ -61,13 +64,12 @@ class Answers:
         return routes
 
     def _close(self, now_us: int) -> None:
-        oldest_us = now_us - self._limits.answer_window_ms * 1000
-        while self._ended:
-            request_id, kept = next(iter(self._ended.items()))
-            within = (
-                len(self._ended) <= self._limits.answers_kept_max and self._bytes <= self._limits.answers_kept_bytes_max
-            )
-            if within and kept.ended_us > oldest_us:
+        ended, limits = self._ended, self._limits
+        oldest_us = now_us - limits.answer_window_ms * 1000
+        while ended:
+            request_id = next(iter(ended))
+            within = len(ended) <= limits.answers_kept_max and self._bytes <= limits.answers_kept_bytes_max
+            if within and ended[request_id].ended_us > oldest_us:
                 return
             self._forget(request_id)
 

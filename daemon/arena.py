@@ -63,16 +63,17 @@ class Arena:
         self, run_id: int, need: Need, dtype: str, shape: tuple[int, ...], count: int
     ) -> npt.NDArray[np.generic]:
         """The first `count` inputs as one array, shape (count, *shape); valid until the run after the next."""
-        values = count * need.input_bytes // np.dtype(dtype).itemsize
-        flat = np.frombuffer(self._bytes, dtype, values, self._start(run_id))
-        return flat.reshape(count, *shape)
+        return np.ndarray((count, *shape), dtype, self._map, self._start(run_id))
 
-    def logits(self, run_id: int, need: Need, exit_index: int) -> npt.NDArray[np.float32]:
-        """Where the logits of one exit go, shape (batch_max, classes), float32, row by row."""
-        offset = self._start(run_id) + _round(need.batch_max * need.input_bytes)
-        offset += exit_index * need.batch_max * need.class_count * 4
-        flat = np.frombuffer(self._bytes, np.float32, need.batch_max * need.class_count, offset)
-        return flat.reshape(need.batch_max, need.class_count)
+    def write_logits(self, run_id: int, need: Need, exit_index: int, logits: bytes) -> None:
+        """Lay down the logits of one exit: float32, a row of classes for each row that its head saw."""
+        start = self._logits_start(run_id, need, exit_index)
+        self._bytes[start : start + len(logits)] = logits
+
+    def logits(self, run_id: int, need: Need, exit_index: int, count: int) -> bytes:
+        """A copy of the logits of the first `count` rows at one exit."""
+        start = self._logits_start(run_id, need, exit_index)
+        return bytes(self._bytes[start : start + count * need.class_count * 4])
 
     def ask_yield(self, run_id: int) -> None:
         """Ask this run, and no other, to stop at its next exit, or not to begin; the other half's may be asked too."""
@@ -80,6 +81,10 @@ class Arena:
 
     def yield_asked(self, run_id: int) -> bool:
         return bool(_FLAG.unpack_from(self._map, _flag_offset(run_id))[0] == run_id)
+
+    def _logits_start(self, run_id: int, need: Need, exit_index: int) -> int:
+        logits = self._start(run_id) + _round(need.batch_max * need.input_bytes)
+        return logits + exit_index * need.batch_max * need.class_count * 4
 
     def _start(self, run_id: int) -> int:
         return PAGE + (run_id & 1) * self._half

@@ -23,8 +23,8 @@ class Backlog:
         self._untimed: _Pools = {}
         self._spare: _Pools = {}
         self._best_effort: _Pools = {}
-        self._view = View(self._timed, self._optional, self._untimed, self._spare, self._best_effort)
         self._homes: dict[int, Pool] = {}
+        self._view = View(self._timed, self._optional, self._untimed, self._spare, self._best_effort, self._homes)
 
     def __len__(self) -> int:
         return len(self._homes)

@@ -10,52 +10,88 @@ Source: DESIGN.md 3 (ledger energy = sum over runs), ALGORITHMS of energy attrib
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from ..clients.wire import EnergySource
-from ..policies.view import Served
+from ..clients.info import EnergySource
+from ..profiles.costs import Costs
 from .ledger import Ledger, Took
 from .records import ExitDone, Flight, Request
 
 
-def book_steps(
-    now_us: int, flight: Flight, served: Served, done: ExitDone, *, requests: Mapping[int, Request], ledger: Ledger
-) -> None:
+class _Part(NamedTuple):
+    """One row's part of some steps. `compute_us`: how long they ran; `device_us`: that over the rows they ran for.
+
+    `energy_mj` and `free_mj` are 0 where `known` says that they are not. `batches`: of its segments.
+    """
+
+    compute_us: int
+    device_us: int
+    owed_us: float
+    free_us: float
+    energy_mj: float
+    free_mj: float
+    known: bool
+    batches: list[int]
+
+
+def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping[int, Request], ledger: Ledger) -> None:
     """Charge what ran since the last report: segments to all rows still in the run, heads to those they looked at."""
-    costs, tenants = served.costs, dict[str, Took]()
-    rows = {ticket: _row(ticket, flight.owners[ticket], requests, tenants) for ticket in flight.rows}
-    looked = [rows[row.ticket] for row in done.rows if row.ticket in rows]
+    costs = flight.served.costs
     for step in done.steps:
-        head, index, batch, took_us = step.head, step.index, step.batch, step.took_us
-        times, energies = (costs.head_us, costs.head_mj) if head else (costs.segment_us, costs.segment_mj)
-        flight.observed_us += took_us
-        flight.profiled_us += times[index][batch]
-        row_us, whole_us = took_us / batch, took_us // batch
-        row_mj = 0.0 if energies is None else energies[index][batch] / batch
-        for request, took, owed_to in looked if head else rows.values():
-            took.device_us += whole_us
-            took.energy_mj += row_mj
-            if index <= owed_to:
-                took.owed_us += row_us
-            else:
-                took.free_us += row_us
-                took.free_mj += row_mj
-            if request is not None:
-                request.compute_us += took_us
-                if request.energy_mj is not None:
-                    request.energy_mj = None if energies is None else request.energy_mj + row_mj
-                if not head:
-                    request.batches.append(batch)
+        times = costs.head_us if step.head else costs.segment_us
+        flight.observed_us += step.took_us
+        flight.profiled_us += times[step.index][step.batch]
+    looked = {row.ticket for row in done.rows}
+    # Most rows of a run have the same part in it.
+    parts: dict[tuple[int, bool], _Part] = {}
+    tenants: dict[str, Took] = {}
+    for ticket in flight.rows:
+        request, tenant = requests.get(ticket), flight.owners[ticket]
+        sort = (-1 if request is None else request.waiting.owed_to, ticket in looked)
+        part = parts.get(sort)
+        if part is None:
+            part = parts[sort] = _part(costs, done, *sort)
+        took = tenants.get(tenant)
+        if took is None:
+            took = tenants[tenant] = Took()
+        took.owed_us += part.owed_us
+        took.free_us += part.free_us
+        took.free_mj += part.free_mj
+        took.energy_mj += part.energy_mj
+        took.device_us += part.device_us
+        if request is not None:
+            request.compute_us += part.compute_us
+            request.batches += part.batches
+            if request.energy_mj is not None:
+                request.energy_mj = request.energy_mj + part.energy_mj if part.known else None
     source: EnergySource = "unknown" if costs.segment_mj is None or costs.head_mj is None else costs.energy_source
     for tenant, took in tenants.items():
         ledger.book(now_us, tenant, took, source)
 
 
-def _row(
-    ticket: int, tenant: str, requests: Mapping[int, Request], tenants: dict[str, Took]
-) -> tuple[Request | None, Took, int]:
-    """Whose row it is: the request if it has not ended, its tenant's part of the run, the last segment it was owed."""
-    took = tenants.get(tenant)
-    if took is None:
-        took = tenants[tenant] = Took()
-    request = requests.get(ticket)
-    return request, took, -1 if request is None else request.waiting.owed_to
+def _part(costs: Costs, done: ExitDone, owed_to: int, looked: bool) -> _Part:
+    """What these steps are to a row that is owed segments up to `owed_to`; its answer was `looked` at, or not."""
+    compute_us = device_us = 0
+    owed_us = free_us = energy_mj = free_mj = 0.0
+    known, batches = True, []
+    for step in done.steps:
+        head, index, batch, took_us = step.head, step.index, step.batch, step.took_us
+        if head and not looked:
+            continue
+        energies = costs.head_mj if head else costs.segment_mj
+        row_mj = 0.0
+        if energies is None:
+            known = False
+        else:
+            row_mj = energies[index][batch] / batch
+        compute_us += took_us
+        device_us += took_us // batch
+        energy_mj += row_mj
+        if index <= owed_to:
+            owed_us += took_us / batch
+        else:
+            free_us += took_us / batch
+            free_mj += row_mj
+        if not head:
+            batches.append(batch)
+    return _Part(compute_us, device_us, owed_us, free_us, energy_mj, free_mj, known, batches)

@@ -8,10 +8,12 @@ Does not: open sockets or look at bundles.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import structs
@@ -32,8 +34,17 @@ SOCKET_PATH_BYTES_MAX = 108
 SPIN_US_MAX, AHEAD_US_MAX = 10_000, 1_000_000
 
 
+# What DELEN_* variables set, each under its own name; and those that are read elsewhere.
+FROM_SHELL = ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal")
+READ_ELSEWHERE = ("DELEN_CONFIG", "DELEN_TENANT", "DELEN_DEBUG", "DELEN_DATA")
+
+
 class ConfigError(ValueError):
     """The configuration cannot be used: which file and key, what was expected."""
+
+
+class ConfigMissing(ConfigError):
+    """There is no such file, or it cannot be read."""
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +56,9 @@ class Limits(_Section, frozen=True):
 
     Requests with bounds but no deadline are due after `patience_ms`. If none has its turn for as long again, newcomers
     with a deadline are let in only behind the next batch of them; behind all that are due for `wait_ms_max`.
+
+    `audit_share`: of the answers that gates let go, how many are run again to the last exit in idle time; `audits_max`:
+    how many may wait for it with features on the device.
     """
 
     tenants_max: int = 64
@@ -71,6 +85,8 @@ class Limits(_Section, frozen=True):
     send_queue_max: int = 1024
     connections_backlog: int = 64
     journal_bytes_max: int = 256 * 1024**2
+    audit_share: float = 0.05
+    audits_max: int = 64
 
 
 class TenantConfig(Terms, frozen=True):
@@ -130,26 +146,63 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mappin
         overrides: what flags said, by field name; None values are ignored.
         environ, uid: of this process, for DELEN_* and the user's directories.
     Raises:
-        ConfigError: with file and key.
+        ConfigError: with the file or variable, and the key. ConfigMissing: the file is not there.
     """
-    values: dict[str, Any] = _read(path) if path is not None else {}
-    for name in ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal"):
-        said = environ.get(f"DELEN_{name.upper()}")
-        if said:
-            values[name] = said
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    layers = {
+        "file": _read(path) if path is not None else {},
+        **{variable: {name: environ[variable]} for name, variable in _variables() if environ.get(variable)},
+        "flags": {name: value for name, value in overrides.items() if value is not None},
+    }
+
+    def made(*left_out: str) -> Config | str:
+        values: dict[str, Any] = {}
+        for source, said in layers.items():
+            values |= said if source not in left_out else {}
+        return _made(values, {name: said for name, said in environ.items() if name not in left_out}, uid)
+
+    config = made()
+    if isinstance(config, Config):
+        return config
+    # Whose fault it is: of the one layer without which this would not be said.
+    guilty = [source for source in reversed(layers) if layers[source] and made(source) != config]
+    if guilty and guilty[0] not in ("file", "flags"):
+        raise ConfigError(f"{guilty[0]}={environ[guilty[0]]!r}: {config}")
+    raise ConfigError(config if path is None or guilty[:1] == ["flags"] else f"{path}: {config}")
+
+
+def unread_variables(environ: Mapping[str, str]) -> list[str]:
+    """A line for each DELEN_* variable that looks like a setting and is none."""
+    known = [*(variable for _, variable in _variables()), *READ_ELSEWHERE]
+    strangers = sorted(name for name in environ if name.startswith("DELEN_") and name not in known)
+    return [f"{name} is not read; variables that are: {', '.join(_like(name, known))}" for name in strangers]
+
+
+def _like(name: str, known: list[str]) -> list[str]:
+    return get_close_matches(name, known, n=1) or known
+
+
+def _variables() -> list[tuple[str, str]]:
+    return [(name, f"DELEN_{name.upper()}") for name in FROM_SHELL]
+
+
+def _made(values: dict[str, Any], environ: Mapping[str, str], uid: int) -> Config | str:
+    """The configuration these values make, or what is wrong with them."""
     try:
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
-        source = f"{path}: " if path is not None else ""
-        raise ConfigError(f"{source}{error}; `delen serve --check --json` shows every setting there is") from None
+        return f"{error}{_choices(str(error))}; `delen serve --check --json` shows every setting there is"
     config = _with_directories(config, environ, uid)
     if config.dev:
         config = structs.replace(config, tenants=tuple(structs.replace(t, sees_all=True) for t in config.tenants))
-    fault = config_fault(config)
-    if fault:
-        raise ConfigError(f"{path}: {fault}" if path is not None else fault)
-    return config
+    return config_fault(config) or config
+
+
+def _choices(said: str) -> str:
+    """What may stand where msgspec found something else, if that is one of a few words."""
+    found = re.search(r"`\$\.(\w+)`$", said)
+    words = get_args(get_type_hints(Config).get(found[1])) if found else ()
+    named = [word for word in words if isinstance(word, str)]
+    return f", expected one of {', '.join(named)}" if named else ""
 
 
 def config_fault(config: Config) -> str | None:
@@ -216,7 +269,7 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigMissing(f"cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except UnicodeDecodeError as error:

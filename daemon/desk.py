@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from ..clients.info import NetworkInfo
 from ..clients.places import name_fault
 from ..clients.wire import (
     VERSION,
@@ -21,13 +22,14 @@ from ..clients.wire import (
     BoundsSet,
     Cancel,
     Failure,
+    Feedback,
     Fetch,
     Frames,
     Hello,
     Infer,
-    NetworkInfo,
     NetworkList,
     Networks,
+    Noted,
     Ping,
     Pong,
     Refusal,
@@ -41,7 +43,6 @@ from ..clients.wire import (
     WireError,
     decode_request,
 )
-from ..policies.exits import asked
 from .answers import Answers
 from .config import Limits, TenantConfig
 from .records import Effect, Ended
@@ -86,7 +87,7 @@ class Desk:
         self.started_us: int | None = None
         self._tenants = {tenant.name: _Tenant(tenant, limits) for tenant in tenants}
         for tenant in tenants:
-            server.account(tenant.name)
+            server.ledger.account(tenant.name)
 
     def handle(self, now_us: int, tenant: str, route: bytes, frames: Frames) -> tuple[list[Outgoing], list[Effect]]:
         """Take in one message; returns what to send at once, and the core's effects, for `settle`."""
@@ -95,7 +96,7 @@ class Desk:
         try:
             message = decode_request(frames, self._limits.payload_bytes_max)
         except WireError as error:
-            self._server.account(tenant).refused += 1
+            self._server.ledger.account(tenant).refused += 1
             # An unreadable id is answered with one zero byte, so that the client learns what it did wrong.
             refusal = Refusal(VERSION, error.request_id or b"\0", error.code, str(error))
             return [Outgoing(tenant, route, refusal)], []
@@ -111,6 +112,9 @@ class Desk:
             return ([] if effects else self._fetch(now_us, known, route, message.id)), effects
         if isinstance(message, Fetch):
             return self._fetch(now_us, known, route, message.id), []
+        if isinstance(message, Feedback):
+            reply, effects = self._feedback(now_us, known, message)
+            return [Outgoing(tenant, route, reply)], effects
         return [Outgoing(tenant, route, self._simple(now_us, known, route, message))], []
 
     def settle(self, now_us: int, effects: Sequence[Effect]) -> list[Outgoing]:
@@ -145,10 +149,10 @@ class Desk:
             return self._fetch(now_us, known, route, infer.id), []
         fault = self._input_fault(known, infer)
         if fault is not None:
-            self._server.account(tenant).refused += 1
+            self._server.ledger.account(tenant).refused += 1
             return [Outgoing(tenant, route, fault)], []
-        bounds = session.bounds_for(infer.network, infer.bounds)
-        verdict, effects = self._server.submit(now_us, tenant, infer, asked(bounds), frames[1])
+        wanted = session.asked_for(infer.network, infer.bounds)
+        verdict, effects = self._server.submit(now_us, tenant, infer, wanted, frames[1])
         if isinstance(verdict, Refusal):
             return [Outgoing(tenant, route, verdict)], effects
         known.answers.begin(infer, verdict, route)
@@ -185,6 +189,26 @@ class Desk:
             return []
         reply = replace(kept.reply, replayed=True) if isinstance(kept.reply, Answer) else kept.reply
         return [_ended(tenant, route, reply, kept.tensor)]
+
+    def _feedback(self, now_us: int, known: _Tenant, message: Feedback) -> tuple[Reply, list[Effect]]:
+        """A label for an answer still in the window: the truth that audits cannot know."""
+        kept, name = known.answers.find(message.answered, now_us), known.config.name
+        if kept is None or not isinstance(kept.reply, Answer):
+            window_s = self._limits.answer_window_ms / 1000
+            said = f"no answer of yours to this id is kept; labels are taken for {window_s:g} s after it"
+            return Refusal(VERSION, message.id, "unknown_id", said), []
+        answered = kept.reply
+        classes = len(self.networks[answered.network].classes)
+        if not 0 <= message.label < classes:
+            said = f"label {message.label}; {answered.network} has classes 0 to {classes - 1}"
+            return Refusal(VERSION, message.id, "label", said), []
+        effects: list[Effect] = []
+        if not kept.labelled:
+            # One label per answer: said twice, it is no second proof.
+            kept.labelled = True
+            wrong = message.label != answered.label
+            effects = self._server.labelled(now_us, name, answered.network, answered.proof, wrong=wrong)
+        return Noted(VERSION, message.id, self._server.assurance.withdrawn(name, answered.network)), effects
 
     # ---- everything else
 
@@ -247,8 +271,8 @@ class Desk:
             worker=self.worker.state,
             worker_restarts=self.worker.restarts,
             tenants=tuple(
-                account.stats()
-                for name, account in self._server.accounts.items()
+                replace(account.stats(), drift=self._server.assurance.told(name))
+                for name, account in self._server.ledger.accounts.items()
                 if known.config.sees_all or name == known.config.name
             ),
         )

@@ -24,6 +24,7 @@ class Device:
         self._limits = limits
         self._ahead_us = ahead_us
         self._yields = yields
+        self._lessons: list[tuple[Flight, int]] = []
         self._ready = False
         self._ready_us: int | None = None
 
@@ -125,6 +126,21 @@ class Device:
             begun.ask_us += shift_us
             begun.overdue_us = self._overdue_us(begun)
 
+    def done(self, flight: Flight, now_us: int) -> None:
+        """This run has ended and did what it should: its network's times will follow it, see `learn`."""
+        self.over(flight, now_us)
+        flight.served.ran_us = now_us
+        self._lessons.append((flight, now_us))
+
+    def learn(self) -> None:
+        """Networks' times follow the runs that are done; before anybody looks at them, see `Server.learn`."""
+        if not self._lessons:
+            return
+        for flight, now_us in self._lessons:
+            flight.served.correction.observe(flight.profiled_us, flight.observed_us)
+            flight.served.ran(now_us - flight.posted_us - flight.observed_us)
+        self._lessons.clear()
+
     def up(self, now_us: int) -> None:
         """It can take runs."""
         self._ready, self._ready_us = True, now_us
@@ -146,7 +162,12 @@ def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Fl
     run, members = choice.run, choice.members
     assert run is not None
     served, rows = members[0].served, run.rows
-    timed = [member for member in members if member.deadline_us < NEVER_US and not member.optional and not member.spare]
+    timed, bounded = [], False
+    for member in members:
+        if not member.spare:
+            bounded = bounded or member.bounded
+            if member.deadline_us < NEVER_US and not member.optional:
+                timed.append(member)
     before_us, must_us = _must_us(served, timed, run.first, len(rows))
     return Flight(
         run=run,
@@ -158,7 +179,7 @@ def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Fl
         must_us=start_us + must_us,
         ask_us=start_us + before_us,
         served=served,
-        bounded=bool(timed) or any(member.bounded and not member.spare for member in members),
+        bounded=bounded or bool(timed),
         timed=bool(timed),
         overdue_us=NEVER_US,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..clients.bounds import Metric
-from ..clients.wire import VERSION, Answer, Failure, Stop, TensorSpec
+from ..clients.wire import VERSION, Answer, Failure, Proof, Stop, TensorSpec
 from ..policies import conditions
 from ..policies.view import NEVER_US, Waiting
 from .records import Ended, Request
@@ -52,14 +52,18 @@ def give_up_us(waiting: Waiting, hold_us: int) -> int:
     return min(until_us, waiting.deadline_us - next_us)
 
 
-def answer(request: Request, stop: Stop, now_us: int) -> Ended:
-    """The answer of the deepest exit reached, saying what held and what did not."""
+def answer(request: Request, stop: Stop, now_us: int, *, kept: bool) -> Ended:
+    """The answer of the deepest exit reached, saying what held and what did not.
+
+    `kept`: its accuracy bound, by what the certificate has in reserve for answers forced out early; see `forced_at`.
+    """
     waiting, costs = request.waiting, request.waiting.served.costs
     total_us = now_us - waiting.arrival_us
     started_us = request.started_us if request.started_us is not None else now_us
     reached = waiting.last_reached
-    gate = request.plan.gate
-    under_gate = gate is not None and (request.gated or reached >= request.plan.target)
+    proof = request.plan.proof
+    # At the gates or the exit it rests on, the certificate's own samples say how right that is.
+    judged = proof is not None and (request.gated or reached == proof.last)
     reply = Answer(
         version=VERSION,
         id=request.id,
@@ -69,7 +73,7 @@ def answer(request: Request, stop: Stop, now_us: int) -> Ended:
         label=request.label,
         exit=reached,
         confidence=request.confidence,
-        expected_accuracy=gate.accuracy if gate is not None and under_gate else costs.accuracy[reached],
+        expected_accuracy=proof.measured if proof is not None and judged else costs.accuracy[reached],
         certificate=request.plan.certificate,
         queue_us=started_us - waiting.arrival_us,
         compute_us=request.compute_us,
@@ -77,15 +81,30 @@ def answer(request: Request, stop: Stop, now_us: int) -> Ended:
         batches=tuple(request.batches),
         energy_mj=request.energy_mj,
         energy_source=costs.energy_source,
-        broken=_broken(request, total_us, under_gate),
+        broken=_broken(request, total_us, kept=kept),
         stop=stop,
+        proof=None if proof is None else Proof(proof.accuracy, proof.certainty, proof.n, proof.conditional),
     )
     return Ended(request.tenant, request.id, reply, request.logits)
+
+
+def forced_at(request: Request) -> int | None:
+    """The exit where something else than its gates or its plan stopped it too early; None if nothing did."""
+    reached = request.waiting.last_reached
+    return None if request.gated or reached >= request.plan.mandatory else reached
 
 
 def failure(request: Request, code: str, message: str) -> Ended:
     """A typed error for a request that was accepted and cannot be answered."""
     return Ended(request.tenant, request.id, Failure(VERSION, request.id, code, message), b"")
+
+
+def crashed(request: Request, retries_max: int) -> Ended:
+    """The error of a request whose engine died under it once too often, or too late to run it again."""
+    said = "the engine died while it ran, and there is no time to run it again"
+    if request.retries > retries_max:
+        said = f"the engine died {request.retries} times while it ran; limits.retries_max is {retries_max}"
+    return failure(request, "engine_crashed", said)
 
 
 def _out_of_time(request: Request, now_us: int) -> Stop | Literal["drop"] | None:
@@ -98,11 +117,11 @@ def _out_of_time(request: Request, now_us: int) -> Stop | Literal["drop"] | None
     return "drop" if request.asked.on_miss == "drop" and waiting.last_reached < request.plan.mandatory else "deadline"
 
 
-def _broken(request: Request, total_us: int, under_gate: bool) -> tuple[str, ...]:
+def _broken(request: Request, total_us: int, *, kept: bool) -> tuple[str, ...]:
     asked, broken = request.asked, []
     if asked.latency_ms is not None and total_us > asked.latency_ms * 1000:
         broken.append("latency_ms")
-    if asked.accuracy is not None and not under_gate and request.waiting.last_reached < request.plan.mandatory:
+    if asked.accuracy is not None and not kept:
         broken.append("accuracy")
     if asked.energy_mj is not None and (request.energy_mj is None or request.energy_mj > asked.energy_mj):
         broken.append("energy_mj")

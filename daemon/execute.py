@@ -10,18 +10,21 @@ Does not: choose exits or batches (the front did), or talk to sockets; the clock
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..exits.bundle import Bundle
 from ..exits.runner import EngineFault, Loaded, Logits
 from ..policies.view import Row, Run
 from .arena import Arena, Need
 from .records import ExitDone, RowDone, RunReturned, StepDone
+
+# Up to so many logits, plain Python finds the best of each row sooner than numpy: in a process whose caches others
+# use in between, a numpy call costs 5 us and more.
+FEW = 64
 
 
 @dataclass(eq=False)
@@ -31,10 +34,6 @@ class Network:
     bundle: Bundle
     loaded: Loaded[Any]
     need: Need
-
-    @property
-    def temperatures(self) -> list[float]:
-        return [entry.temperature for entry in self.bundle.manifest.exits]
 
 
 @dataclass(eq=False)
@@ -75,18 +74,26 @@ class Executor:
             if looked:
                 logits, step = self._head(network, index, features, looked, len(rows))
                 steps.append(step)
-                done = _outcomes(logits, network.temperatures[index], [rows[i] for i in looked], index, early)
-                self.arena.logits(run.id, network.need, index)[: len(looked)] = logits
-                leaving = {i for i, outcome in zip(looked, done, strict=True) if outcome.left}
-                gated = {i for i, outcome in zip(looked, done, strict=True) if outcome.gated}
-                held = [i for i in sorted(leaving - gated) if rows[i].keep or (early and index < rows[i].stop)]
-                self._keep(network, features, held, rows)
-                staying = [i for i in range(len(rows)) if i not in leaving]
-                yield ExitDone(run.id, index, tuple(done), tuple(steps), b"", not staying)
+                temperature = network.bundle.manifest.exits[index].temperature
+                done = _outcomes(logits, temperature, [rows[i] for i in looked], index, early)
+                self.arena.write_logits(run.id, network.need, index, logits.tobytes())
+                leaving = [i for i, outcome in zip(looked, done, strict=True) if outcome.left]
+                held = [
+                    i
+                    for i, outcome in zip(looked, done, strict=True)
+                    if outcome.left and rows[i].is_held(gated=outcome.gated, early=early and index < rows[i].stop)
+                ]
+                if held:
+                    self._keep(network, features, held, rows)
+                finished = len(leaving) == len(rows)
+                yield ExitDone(run.id, index, tuple(done), tuple(steps), b"", finished)
+                if finished:
+                    return
                 steps = []
-                if leaving and staying:
+                if leaving:
+                    staying = [i for i in range(len(rows)) if i not in leaving]
                     features = network.loaded.take(features, staying)
-                rows = [rows[i] for i in staying]
+                    rows = [rows[i] for i in staying]
             index += 1
 
     def _start(self, run: Run, network: Network) -> tuple[list[Row], Any]:
@@ -129,7 +136,7 @@ class Executor:
 
     def _must_stop(self, run: Run, index: int, rows: Sequence[Row]) -> bool:
         """Whether everybody leaves here: asked to yield, or the next segment would end too late."""
-        if all(row.stop == index for row in rows):
+        if not any(row.stop != index for row in rows):
             return False
         if self.arena.yield_asked(run.id):
             return True
@@ -137,7 +144,7 @@ class Executor:
 
     def _keep(self, network: Network, features: Any, held: Sequence[int], rows: Sequence[Row]) -> None:
         """Hold features of rows that leave this run and may go on in another; a few of many in a batch of their own."""
-        if held and 2 * len(held) <= len(rows):
+        if 2 * len(held) <= len(rows):
             features = network.loaded.take(features, held)
             places: Sequence[int] = range(len(held))
         else:
@@ -152,21 +159,39 @@ def _position(found: tuple[int, Row]) -> int:
 
 def _outcomes(logits: Logits, temperature: float, rows: Sequence[Row], index: int, early: bool) -> list[RowDone]:
     """Label and calibrated confidence of each row, and whether it leaves."""
-    # A sum is finite only if all are; a runner has looked closer, and this is for one that has not.
-    if not math.isfinite(np.add.reduce(logits, axis=None)):
-        raise EngineFault("output", f"head {index} gave NaN or infinite logits; is the input finite?")
-    labels = logits.argmax(axis=1)
-    confidences = _confidence(logits, temperature)
+    judge = _judge_few if logits.size <= FEW else _judge
     result = []
-    for row, label, confidence in zip(rows, labels.tolist(), confidences.tolist(), strict=True):
-        gated = row.gate is not None and index in row.exits and confidence > row.gate
+    for row, (label, confidence) in zip(rows, judge(logits, temperature, index), strict=True):
+        gated = row.lets_go(index, confidence)
         result.append(RowDone(row.ticket, label, confidence, gated or early or row.stop == index, gated))
     return result
 
 
-def _confidence(logits: Logits, temperature: float) -> npt.NDArray[np.float32]:
-    """Highest softmax probability after temperature scaling (Guo et al., ICML'17), shape (batch,)."""
-    scaled = logits / np.float32(temperature)
+def _judge(logits: Logits, temperature: float, index: int) -> Iterable[tuple[int, float]]:
+    """Label and confidence of each row: the highest softmax probability after temperature scaling.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML'17; in doubles, as calibration counts.
+    """
+    scaled = logits.astype(np.float64)
+    # A sum is finite only if all are; a runner has looked closer, and this is for one that has not.
+    if not math.isfinite(np.add.reduce(scaled, axis=None)):
+        raise _not_finite(index)
     scaled -= scaled.max(axis=1, keepdims=True)
-    confidence: npt.NDArray[np.float32] = 1 / np.exp(scaled).sum(axis=1)
-    return confidence
+    scaled /= temperature
+    return zip(logits.argmax(axis=1).tolist(), (1 / np.exp(scaled).sum(axis=1)).tolist(), strict=True)
+
+
+def _judge_few(logits: Logits, temperature: float, index: int) -> list[tuple[int, float]]:
+    """As `_judge`, for so few numbers that numpy's calls would cost more than the numbers."""
+    judged = []
+    for values in logits.tolist():
+        if not math.isfinite(sum(values)):
+            raise _not_finite(index)
+        best = max(values)
+        weights = [math.exp((value - best) / temperature) for value in values]
+        judged.append((values.index(best), 1 / sum(weights)))
+    return judged
+
+
+def _not_finite(index: int) -> EngineFault:
+    return EngineFault("output", f"head {index} gave NaN or infinite logits; is the input finite?")

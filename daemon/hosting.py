@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from ..clients.wire import NetworkInfo
+from ..clients.info import Certifiable, NetworkInfo
 from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from ..exits.calibrations import overridden
 from ..policies import rates
+from ..policies.certificates import Certifier
 from ..policies.correction import Corrects
 from ..policies.correction_rivals import correction
-from ..policies.gates import GateTable
+from ..policies.exits import CERTAINTY_DEFAULT
+from ..policies.policy import depth_fault, make_policy
 from ..policies.view import Served
 from ..profiles.costs import Costs
 from ..profiles.intervals import clopper_pearson
@@ -39,13 +42,13 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
     """Load and check every bundle the configuration names.
 
     Raises:
-        BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, one does not fit limits, or a
-        tenant may use only what is not among them.
+        BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, one does not fit limits, a
+        tenant may use only what is not among them, or the policy is to serve at an exit that none has.
     """
     directories = [state / "bundles", shipped_directory()]
     result: dict[str, Hosted] = {}
     for name in config.networks:
-        bundle = load_bundle(find_bundle(name, directories))
+        bundle = overridden(load_bundle(find_bundle(name, directories)), state)
         manifest = bundle.manifest
         if manifest.name in result:
             raise ConfigError(f"two networks are called {manifest.name!r}; load one of them")
@@ -57,6 +60,10 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
             )
         need = Need(input_bytes, len(manifest.exits), len(manifest.classes), config.limits.batch_max)
         result[manifest.name] = Hosted(bundle, need)
+    exits = {name: hosted.need.exit_count for name, hosted in result.items()}
+    fault = depth_fault(make_policy(config.policy, config.policy_options), exits)
+    if fault:
+        raise ConfigError(fault)
     for tenant in config.tenants:
         for name in tenant.networks or ():
             if name not in result:
@@ -96,14 +103,9 @@ def keep(profile: Profile, state: Path) -> str | None:
 
 
 def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
-    """What policies see: costs at every batch size, and gates from the calibration file."""
-    calibration = bundle.calibration()
-    if calibration is not None:
-        profile = replace(profile, exits=_held_out(calibration.correct))
-    costs = Costs.of(profile, batch_max)
-    gates = None
-    if calibration is not None:
-        gates = GateTable(calibration.confidence, calibration.correct, costs.ladder)
+    """What policies see: costs at every batch size, and certificates from the calibration file."""
+    calibration, costs = bundle.calibration(), costs_of(bundle, profile, batch_max)
+    gates = None if calibration is None else Certifier.of(calibration, costs)
     gmac = tuple(entry.gmac for entry in bundle.manifest.exits if entry.gmac is not None)
     return Served(
         bundle.manifest.name,
@@ -114,6 +116,18 @@ def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
         HOP_US_FIRST,
         gmac=gmac if len(gmac) == len(bundle.manifest.exits) else None,
     )
+
+
+def costs_of(bundle: Bundle, profile: Profile, batch_max: int) -> Costs:
+    """What each exit costs, and is worth by the calibration file, at every batch size.
+
+    Exits are compared on the rows that temperatures were chosen on; certificates are judged on the others.
+    """
+    calibration = bundle.calibration()
+    if calibration is not None:
+        fit = calibration.fit if calibration.fit.any() else ~calibration.fit
+        profile = replace(profile, exits=_held_out(calibration.correct[fit]))
+    return Costs.of(profile, batch_max)
 
 
 def follows(config: Config, profile: Profile) -> Corrects:
@@ -130,7 +144,7 @@ def p95_over_p50(profile: Profile) -> float:
 def samples(hosted: Mapping[str, Hosted], name: str) -> Samples | None:
     """What a network's calibration file holds, for a journal."""
     calibration = hosted[name].bundle.calibration()
-    return None if calibration is None else Samples.of(calibration.confidence, calibration.correct)
+    return None if calibration is None else Samples.of(calibration)
 
 
 def overcommitted(config: Config, networks: Mapping[str, Served]) -> str | None:
@@ -183,4 +197,16 @@ def info(bundle: Bundle, profile: Profile, view: Served) -> NetworkInfo:
         batch_max=view.batch_max,
         engine=profile.device.engine,
         profile=f"{kind}, {profile.taken_wall}",
+        certifiable=_certifiable(view),
     )
+
+
+def _certifiable(view: Served) -> Certifiable | None:
+    """What may be promised of this network, at the certainty that bounds have unless they say otherwise."""
+    if view.gates is None:
+        return None
+    exits = [0.0] * len(view.costs.accuracy)
+    for exit_index in view.ladder:
+        exits[exit_index] = view.gates.alone(exit_index, CERTAINTY_DEFAULT)
+    best = view.gates.best(CERTAINTY_DEFAULT)
+    return Certifiable(CERTAINTY_DEFAULT, view.gates.proofs.n, best, tuple(exits))

@@ -40,6 +40,11 @@ class Intake:
         self._ledger = ledger
         self._starving = Starving(limits.patience_ms * 1000, limits.wait_ms_max * 1000)
 
+    def newcomer(self, now_us: int, tenant: str, served: Served, ticket: int) -> Newcomer:
+        """A request of this tenant, before anything is known of its bounds."""
+        share, patience_us = self._ledger.share(tenant), self._limits.patience_ms * 1000
+        return Newcomer(tenant, served, share, ticket=ticket, now_us=now_us, patience_us=patience_us)
+
     def full(self, account: Account, queued_bytes: int, infer: Infer) -> Refusal | None:
         """A refusal if this tenant may have nothing more waiting; `queued_bytes` with this request's."""
         limits = self._limits
@@ -63,10 +68,11 @@ class Intake:
         newcomer.capped = promise is not None and promise.quota is not None
         admits = self._policy.admits
         reserved = self._stand(now_us, wanted, newcomer, promise) if promise is not None and admits else ()
-        queue = self._queue(now_us, newcomer, reserved)
+        first = [*self._starving.work(self._backlog.untimed(), now_us), *reserved]
         protected = promise is not None and admits and newcomer.beyond is None and promise.protects
         chosen = plan(wanted, newcomer.served)
         if isinstance(chosen, Misfit):
+            queue = self._queue(now_us, newcomer, first)
             tried = self._trial(wanted, newcomer, queue, protected=protected) if admits else None
             if tried is not None:
                 return tried
@@ -80,6 +86,7 @@ class Intake:
             waiting.due_us = now_us
         if wanted.latency_ms is None or not admits:
             return chosen, waiting
+        queue = self._queue(now_us, newcomer, first)
         if queue.fits(waiting) or (protected and queue.fits_on_average(waiting)):
             return chosen, waiting
         return self._refused(infer, wanted, newcomer, admission.refusal(wanted, chosen, queue, newcomer), queue)
@@ -145,14 +152,13 @@ class Intake:
         self._ledger.refuse(newcomer.tenant, missed=promise is None)
         return Refusal(infer.version, infer.id, code, message, offer)
 
-    def _queue(self, now_us: int, newcomer: Newcomer, reserved: Sequence[Chunk]) -> admission.Queue:
+    def _queue(self, now_us: int, newcomer: Newcomer, first: Sequence[Chunk]) -> admission.Queue:
         """What there is beside this newcomer, as it stands: offers are judged on the same.
 
-        Mandatory work with deadlines, what others may still ask within their promises, and who has waited too long
-        without a deadline. For work beyond a promise all of that goes first.
+        Mandatory work with deadlines, and what goes `first`: what others may still ask within their promises, and who
+        has waited too long without a deadline. For work beyond a promise all of that goes first.
         """
         free_us, promise = self._device.free_us(now_us), newcomer.beyond
-        first = [*self._starving.work(self._backlog.untimed(), now_us), *reserved]
         if promise is None or not newcomer.spare:
             return admission.Queue(self._backlog.timed(), load.in_order([first]), free_us)
         stretch = self._ledger.promises.stretch(now_us, promise)
@@ -200,8 +206,8 @@ class Newcomer:
             bounded=wanted.bounded,
             objective=wanted.objective,
             share=self.share,
-            gate=None if chosen.gate is None else chosen.gate.threshold,
-            stays=1.0 if chosen.gate is None else 1 - chosen.gate.shares[self.served.ladder[0]],
+            gates=None if chosen.gate is None else chosen.gate.thresholds,
+            beyond=() if chosen.gate is None else chosen.gate.beyond,
             staged=conditions,
             alone=conditions,
             spare=self.spare,

@@ -45,6 +45,7 @@ class _Promise:
     stage: int = 0
     deepest: int = -1
     energy_mj: float = 0.0
+    audit: bool = False
 
 
 class Watch:
@@ -57,6 +58,8 @@ class Watch:
         self._now_us = 0
         self._open: dict[int, _Promise] = {}
         self._tickets: dict[tuple[str, bytes], int] = {}
+        # Answered by a gate, and to be looked at again: the device keeps features of them.
+        self._audits: dict[int, _Promise] = {}
         self._runs: dict[int, tuple[Run, set[int]]] = {}
         self._kept: set[int] = set()
         self._queued_bytes: dict[str, int] = {}
@@ -95,7 +98,7 @@ class Watch:
         if len(tickets) < len(run.rows) or any(rows & tickets for _, rows in self._runs.values()):
             self._fail(f"2: {said} has a row twice, or one that another run has")
         for row in run.rows:
-            promise = self._open.get(row.ticket)
+            promise = self._open.get(row.ticket) or self._audits.get(row.ticket)
             if promise is None or promise.network != run.network:
                 self._fail(f"1: {said} holds {row.ticket}, which has ended or is of another network")
             if promise.stage != run.first or (row.ticket in self._kept) != (run.first > 0):
@@ -116,15 +119,22 @@ class Watch:
         run, rows = self._runs[done.run]
         if not isinstance(done, ExitDone):
             del self._runs[done.run]
-            for promise in self._promises(rows) if isinstance(done, RunFailed) else ():
-                promise.stage = 0
+            if isinstance(done, RunFailed):
+                for promise in self._promises(rows):
+                    promise.stage = 0
+                for ticket in rows & self._audits.keys():
+                    del self._audits[ticket]
             return
         self._book(done, rows, self._server.networks[run.network])
+        audited = {row.ticket for row in run.rows if row.audit}
         for row in done.rows:
-            told = self._open.get(row.ticket)
+            told = self._open.get(row.ticket) or self._audits.get(row.ticket)
             if told is not None:
                 told.deepest = max(told.deepest, done.exit)
                 told.stage = done.exit + 1 if row.left else told.stage
+                told.audit = row.gated and row.ticket in audited
+            if done.exit == self._server.networks[run.network].exit_last:
+                self._audits.pop(row.ticket, None)
         rows.difference_update([row.ticket for row in done.rows if row.left])
         if done.finished:
             del self._runs[done.run]
@@ -136,11 +146,14 @@ class Watch:
     def forgot(self, tickets: tuple[int, ...]) -> None:
         """The device has let go of them."""
         self._kept.difference_update(tickets)
+        for ticket in tickets:
+            self._audits.pop(ticket, None)
 
     def lost(self) -> None:
         """The device is gone with all it had."""
         self._runs.clear()
         self._kept.clear()
+        self._audits.clear()
         for promise in self._open.values():
             promise.stage = 0
 
@@ -155,6 +168,8 @@ class Watch:
             self._count(promise.tenant, "failed")
             return
         self._count(promise.tenant, "answered")
+        if promise.audit:
+            self._audits[ticket] = promise
         total_us = self._now_us - promise.sent_us
         unmet = _unmet(promise.wanted, reply, total_us)
         if reply.total_us != total_us or not unmet <= set(reply.broken):
@@ -195,7 +210,7 @@ class Watch:
         self._turn_us = self._now_us
         if self._idle_turns > IDLE_TURNS_MAX:
             self._fail("8: the core asks to be woken again and again")
-        accounts = self._server.accounts
+        accounts = self._server.ledger.accounts
         for tenant in self._touched:
             account, counted = accounts[tenant], self._counts[tenant]
             booked = [account.accepted, account.answered, account.failed, account.refused]
@@ -207,8 +222,9 @@ class Watch:
         booked_mj = sum([account.energy_mj for account in accounts.values()])
         if not _same(booked_mj, self._energy_mj):
             self._fail(f"6: {booked_mj} mJ are booked, {self._energy_mj} mJ were spent")
-        if not self._kept <= self._open.keys():
-            self._fail(f"3: the device holds features of {sorted(self._kept - self._open.keys())}, which have ended")
+        if not self._kept <= self._open.keys() | self._audits.keys():
+            ended = sorted(self._kept - self._open.keys() - self._audits.keys())
+            self._fail(f"3: the device holds features of {ended}, which have ended")
         if self._server.wake_at() <= self._now_us:
             # Those a policy gave up on end in the next turn, at this same time.
             return
@@ -260,7 +276,8 @@ def _unmet(wanted: Asked, reply: Answer, total_us: int) -> set[str]:
     unmet: set[str] = set()
     if wanted.latency_ms is not None and total_us > wanted.latency_ms * 1000:
         unmet.add("latency_ms")
-    if wanted.accuracy is not None and reply.expected_accuracy < wanted.accuracy:
+    # A certificate may bear that some are stopped early; whether it does is counted over many.
+    if wanted.accuracy is not None and reply.proof is None and reply.expected_accuracy < wanted.accuracy:
         unmet.add("accuracy")
     if wanted.energy_mj is not None and (reply.energy_mj is None or reply.energy_mj > wanted.energy_mj):
         unmet.add("energy_mj")
@@ -270,7 +287,7 @@ def _unmet(wanted: Asked, reply: Answer, total_us: int) -> set[str]:
 def _shown(view: View) -> list[tuple[object, ...]]:
     """All that policies see of every request that waits."""
     return [
-        (each.ticket, each.stage, each.expected, each.due_us, each.deadline_us, each.mandatory, each.target, each.gate)
+        (each.ticket, each.stage, each.expected, each.due_us, each.deadline_us, each.mandatory, each.target, each.gates)
         for pool in view.pools()
         for each in pool.members
     ]

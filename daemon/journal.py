@@ -155,7 +155,7 @@ def read_journal(path: Path) -> Iterator[Record]:
     if place == 0:
         raise JournalError(f"{path} is no journal of delen: it holds no whole record")
     if not isinstance(last, Closed):
-        yield Closed(f"cut off after {place} bytes, as by a crash")
+        yield Closed(f"still being written, or cut off as by a crash, after {place} bytes")
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[Record], body: bytes, path: Path, place: int) -> Record:

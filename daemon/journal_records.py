@@ -14,16 +14,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..clients.wire import Answer
+from ..clients.wire import Answer, Proof
+from ..exits.calibration_file import Calibration
 from ..policies.exits import Asked
-from ..policies.gates import GatePlan
+from ..policies.gates import Proofs
 from ..policies.rates import Terms
 from ..policies.view import Run
 from ..profiles.costs import CostTables
 from .config import Limits
-from .records import Effect, Ended, ExitDone, Forget, RunFailed, RunReturned, Yield
+from .records import Alarm, Effect, Ended, ExitDone, Forget, RunFailed, RunReturned, Yield
 
-FORMAT = 1
+FORMAT = 2
 
 
 class JournalError(ValueError):
@@ -71,31 +72,42 @@ class Opened(_Record, frozen=True, tag=0):
 class Samples(_Record, frozen=True):
     """Held-out samples of a network, packed: how sure and how right each exit was.
 
-    `doubt`: 1 - confidence as float16, shape (n, exits), little-endian; `correct`: as many bits; both deflated.
+    `doubt`: 1 - confidence as float16, shape (n, exits), little-endian; `correct`, `agrees`: as many bits; `fit`: n
+    bits; all deflated.
     """
 
     n: int
     exits: int
     doubt: bytes
     correct: bytes
+    agrees: bytes
+    fit: bytes
 
     @classmethod
-    def of(cls, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> Samples:
-        """Pack them; shapes (n, exits)."""
-        doubt = (1 - np.asarray(confidence, np.float64)).astype("<f2")
-        right = np.packbits(np.asarray(correct, np.bool_))
+    def of(cls, samples: Calibration) -> Samples:
+        """Pack them."""
+        doubt = (1 - samples.confidence.astype(np.float64)).astype("<f2")
+        flags = (samples.correct, samples.agrees, samples.fit)
+        correct, agrees, fit = (zlib.compress(np.packbits(flag).tobytes()) for flag in flags)
         n, exits = doubt.shape
-        return cls(n, exits, zlib.compress(doubt.tobytes()), zlib.compress(right.tobytes()))
+        return cls(n, exits, zlib.compress(doubt.tobytes()), correct, agrees, fit)
 
-    def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Confidence and correctness, shape (n, exits). Raises JournalError."""
+    def calibration(self) -> Calibration:
+        """The samples again. Raises JournalError."""
         count = self.n * self.exits
         try:
-            doubt = np.frombuffer(_unpacked(self.doubt, 2 * count), "<f2").reshape(self.n, self.exits)
-            right = np.frombuffer(_unpacked(self.correct, -(-count // 8)), np.uint8)
+            doubt = np.frombuffer(_unpacked(self.doubt, 2 * count), "<f2").astype(np.float32)
+            correct, agrees = (_flags(packed, count) for packed in (self.correct, self.agrees))
+            fit = _flags(self.fit, self.n)
         except (zlib.error, ValueError) as error:
             raise JournalError(f"a network's samples cannot be unpacked: {error}") from error
-        return 1 - doubt.astype(np.float32), np.unpackbits(right, count=count).astype(bool).reshape(self.n, self.exits)
+        shape = self.n, self.exits
+        return Calibration((1 - doubt).reshape(shape), correct.reshape(shape), agrees.reshape(shape), fit)
+
+
+def _flags(packed: bytes, count: int) -> npt.NDArray[np.bool_]:
+    bits = np.frombuffer(_unpacked(packed, -(-count // 8)), np.uint8)
+    return np.unpackbits(bits, count=count).astype(bool)
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
@@ -118,7 +130,7 @@ class NetworkNoted(_Record, frozen=True, tag=1):
     guard: tuple[int, float, float]
     margin: float
     costs: CostTables
-    gates: tuple[GatePlan, ...] | None
+    gates: Proofs | None
     samples: Samples | None
 
 
@@ -184,13 +196,24 @@ class Ready(_Record, frozen=True, tag=9):
     now_us: int
 
 
+class Labelled(_Record, frozen=True, tag=11):
+    """A tenant sent the right label of an answer."""
+
+    now_us: int
+    tenant: str
+    network: str
+    proof: Proof | None
+    wrong: bool
+    heard: tuple[Heard, ...]
+
+
 class Closed(_Record, frozen=True, tag=10):
     """The last record: why the journal ends here."""
 
     reason: str
 
 
-Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready
+Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready | Labelled
 Record = Opened | NetworkNoted | AskedNoted | Event | Closed
 
 
@@ -205,6 +228,8 @@ def _heard(effect: Effect) -> Heard:
         if isinstance(reply, Answer):
             return Heard(reply.stop, (reply.exit, reply.total_us), effect.id)
         return Heard(reply.code, (), effect.id)
+    if isinstance(effect, Alarm):
+        return Heard(f"alarm: {effect.tenant}, {effect.network}", ())
     if isinstance(effect, Forget):
         return Heard("forget", effect.tickets)
     return Heard("yield", (effect.run,)) if isinstance(effect, Yield) else Heard(f"restart: {effect.reason}", ())

@@ -2,16 +2,19 @@
 
 Role: counters that the conservation law is checked on: accepted = answered + failed + pending. Energy that is not
 known stays unknown and is never added as 0. `Ledger` keeps them with each tenant's share and promise, which are told of
-every acceptance, run and end at one place. Does not: decide anything.
+every acceptance, run and end at one place. Runs and ends are only noted at first, for an answer that is about to leave
+need not wait for them: `settle` enters them, in order, before anything is read. Does not: decide anything.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from ..clients.wire import Answer, EnergySource, Failure, TenantStats
+from ..clients.info import EnergySource, TenantStats
+from ..clients.wire import Answer, Failure
 from ..policies.exits import Asked
 from ..policies.fairness import Share, Shares, Spread, spread
 from ..policies.rates import Promises, Terms, Typical
@@ -104,29 +107,54 @@ class Account:
 
 
 class Ledger:
-    """Every tenant's account, share and promise."""
+    """Every tenant's account, share and promise.
+
+    `promises`, and shares that are at hand already, are as `settle` last left them.
+    """
 
     def __init__(self, tenants: Mapping[str, Terms]) -> None:
         """`tenants`: those the operator configured. If there are none, all share one part of the device."""
-        self.accounts: dict[str, Account] = {}
-        self.shares: dict[str, Share] = {}
         self.promises = Promises(tenants)
+        self._accounts: dict[str, Account] = {}
+        self._shares: dict[str, Share] = {}
         self._tenants = tenants
         self._common = Share("")
         self._fair = Shares()
+        self._noted: list[Callable[[], None]] = []
+
+    def settle(self) -> None:
+        """Enter what was noted."""
+        if self._noted:
+            for enter in self._noted:
+                enter()
+            self._noted.clear()
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """By tenant, as of now."""
+        self.settle()
+        return self._accounts
 
     def account(self, tenant: str) -> Account:
-        account = self.accounts.get(tenant)
+        self.settle()
+        return self._account(tenant)
+
+    def _account(self, tenant: str) -> Account:
+        account = self._accounts.get(tenant)
         if account is None:
-            account = self.accounts[tenant] = Account(tenant)
+            account = self._accounts[tenant] = Account(tenant)
         return account
 
     def share(self, tenant: str) -> Share:
-        share = self.shares.get(tenant)
+        self.settle()
+        return self._share(tenant)
+
+    def _share(self, tenant: str) -> Share:
+        share = self._shares.get(tenant)
         if share is None:
             terms = self._tenants.get(tenant)
             share = Share(tenant, 1.0 if terms is None else terms.weight) if self._tenants else self._common
-            self.shares[tenant] = share
+            self._shares[tenant] = share
         return share
 
     def spread(self) -> Spread | None:
@@ -157,26 +185,33 @@ class Ledger:
 
     def book(self, now_us: int, tenant: str, took: Took, source: EnergySource) -> None:
         """A tenant's part of a run; `source`: where its energies come from."""
-        account, known = self.account(tenant), source != "unknown"
+        self._noted.append(partial(self._book, now_us, tenant, took, source))
+
+    def end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
+        """A request has ended."""
+        self._noted.append(partial(self._end, tenant, waiting, reply))
+
+    def _book(self, now_us: int, tenant: str, took: Took, source: EnergySource) -> None:
+        account, known = self._account(tenant), source != "unknown"
         account.book_run(took.energy_mj if known else None, took.device_us, source)
         if took.free_us:
             account.optional_us += took.free_us
-            self._fair.charge(self.share(tenant), took.free_us, took.free_mj if known else None)
+            self._fair.charge(self._share(tenant), took.free_us, took.free_mj if known else None)
         promise = self.promises.of(tenant)
         if promise is not None:
             promise.book(now_us, took.owed_us, took.free_us)
 
-    def end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
-        """A request has ended."""
-        account, costs = self.account(tenant), waiting.served.costs
-        self._fair.leave(waiting.share)
+    def _end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
+        account, accuracy, share = self._account(tenant), waiting.served.costs.accuracy, waiting.share
+        self._fair.leave(share)
         promised = waiting.bounded and not waiting.spare
         if isinstance(reply, Failure):
             account.failed += 1
         else:
-            account.book_answer(reply, len(costs.accuracy))
-            owed = costs.accuracy[waiting.mandatory] if promised else 0.0
-            waiting.share.gained += max(0.0, costs.accuracy[reply.exit] - owed)
+            account.book_answer(reply, len(accuracy))
+            gained = accuracy[reply.exit] - (accuracy[waiting.mandatory] if promised else 0.0)
+            if gained > 0:
+                share.gained += gained
         promise = self.promises.of(tenant)
         if promise is not None:
             promise.end(waiting, promised=promised)

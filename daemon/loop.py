@@ -29,7 +29,7 @@ from .desk import Desk, Outgoing, WorkerState
 from .journal import Journal
 from .pipe import PipeClosed, ToFront
 from .recorded import core, setup_of
-from .records import Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Yield
+from .records import Alarm, Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Yield
 from .sockets import Endpoints, RuntimeLock
 from .supervisor import Supervisor, WorkerFailed
 
@@ -147,11 +147,13 @@ class Loop:
             if router in ready:
                 self._receive(now_us, tenant)
         self._act(now_us, self._server.expire(now_us))
+        self._post(now_us)
         if self._supervisor.tick(now_us):
             self._lost(now_us, "it took too long to start")
         self._watch_worker()
-        self._post(now_us)
         self._see_through()
+        # What nobody waits for comes last.
+        self._server.learn()
         if not self._server.pending_count:
             self._tidy(now_us)
 
@@ -196,6 +198,9 @@ class Loop:
                 self._supervisor.ask_yield(effect.run)
             elif isinstance(effect, Restart):
                 self._lost(now_us, effect.reason)
+            elif isinstance(effect, Alarm):
+                said = f"{effect.network} for tenant {effect.tenant}: certificate withdrawn, {effect.reason}"
+                self._note(f"{said}; its inputs have changed: recalibrate with delen calibrate {effect.network}")
             elif isinstance(effect, Forget):
                 self._supervisor.drop(effect.tickets)
 
@@ -204,7 +209,7 @@ class Loop:
         for message in outgoing:
             tensors = () if message.tensor is None else (message.tensor,)
             if not self._endpoints.send(message.tenant, message.route, encode(message.reply, tensors)):
-                self._server.account(message.tenant).undeliverable += 1
+                self._server.ledger.account(message.tenant).undeliverable += 1
 
     def _post(self, now_us: int) -> None:
         run = self._server.next(now_us)

@@ -36,7 +36,10 @@ class Attach(_Message, frozen=True, tag="attach"):
 
 
 class Load(_Message, frozen=True, tag="load"):
-    """Load a bundle that must have this digest; `profile`: a file to replay, for the replay engine."""
+    """Load a bundle that must have this digest; `profile`: a file to replay, for the replay engine.
+
+    `temperatures`: of its exits where a user's own calibration has others than its manifest; else none.
+    """
 
     name: str
     directory: str
@@ -44,6 +47,7 @@ class Load(_Message, frozen=True, tag="load"):
     batch_max: int
     need: Need
     profile: str
+    temperatures: tuple[float, ...] = ()
 
 
 class Measure(_Message, frozen=True, tag="measure"):
@@ -148,23 +152,34 @@ class Pipe:
         except (BrokenPipeError, ConnectionResetError, BlockingIOError) as error:
             raise PipeClosed from error
 
-    def receive_at_worker(self, flags: int = 0) -> tuple[ToWorker, int | None]:
-        """Wait for the front's next message; returns it and the descriptor beside it.
+    def receive_attach(self) -> tuple[Attach, int]:
+        """Wait for the front's first message; returns it and the descriptor beside it. Raises PipeClosed."""
+        try:
+            size, beside, _, _ = self._end.recvmsg_into([self._buffer], _FD_SPACE)
+        except ConnectionResetError as error:
+            raise PipeClosed from error
+        if not size:
+            raise PipeClosed
+        attach = _decode_to_worker(self._view[:size])
+        [(level, kind, data)] = beside
+        assert isinstance(attach, Attach)
+        assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        return attach, array.array("i", data)[0]
+
+    def receive_at_worker(self, flags: int = 0) -> ToWorker:
+        """Wait for the front's next message; no descriptor is taken in.
 
         Raises:
             PipeClosed: the front is gone. BlockingIOError: with MSG_DONTWAIT, when there is no message yet.
         """
         try:
-            size, beside, _, _ = self._end.recvmsg_into([self._buffer], _FD_SPACE, flags)
+            size = self._end.recv_into(self._buffer, 0, flags)
         except ConnectionResetError as error:
             raise PipeClosed from error
         if not size:
             raise PipeClosed
-        fds = array.array("i")
-        for level, kind, data in beside:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        return _decode_to_worker(self._view[:size]), fds[0] if fds else None
+        message: ToWorker = _decode_to_worker(self._view[:size])
+        return message
 
     def receive_at_front(self) -> ToFront | None:
         """The worker's next message, or None when there is none yet.

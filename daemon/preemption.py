@@ -14,10 +14,8 @@ from .records import Effect, Flight, Yield
 
 
 def preempt(device: Device, backlog: Backlog, now_us: int, urgent: Waiting) -> list[Effect]:
-    """Ask runs to give way: best effort, and work beyond a tenant's share, to
-    anybody bounded; other work to a deadline that could not wait for it."""
-    if not urgent.bounded or urgent.spare:
-        return []
+    """Ask runs to give way: audits to everybody; best effort, and work beyond a tenant's share, to anybody bounded;
+    other work to a deadline that could not wait for it."""
     effects: list[Effect] = []
     for flight in device.flights():
         if flight.yielding or flight.yield_at_us is not None or not _gives_way(flight, device, backlog, now_us, urgent):
@@ -31,6 +29,10 @@ def preempt(device: Device, backlog: Backlog, now_us: int, urgent: Waiting) -> l
 
 
 def _gives_way(flight: Flight, device: Device, backlog: Backlog, now_us: int, urgent: Waiting) -> bool:
+    if flight.audit:
+        return True
+    if not urgent.bounded or urgent.spare:
+        return False
     if not flight.bounded:
         return True
     if urgent.deadline_us == NEVER_US or urgent.spare:

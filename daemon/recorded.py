@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from msgspec.structs import replace
 
-from ..clients.wire import Infer, Refusal
+from ..clients.wire import Infer, Proof, Refusal
 from ..policies.exits import Asked
 from ..policies.policy import make_policy
 from ..policies.view import Run
@@ -24,6 +24,7 @@ from .journal_records import (
     Cancelled,
     Chosen,
     Expired,
+    Labelled,
     Lost,
     NetworkNoted,
     Opened,
@@ -155,6 +156,12 @@ class Recorded(Server):
         self._journal.write(Lost(now_us, ready_us, heard(effects)))
         return effects
 
+    def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
+        """As `Server`."""
+        effects = super().labelled(now_us, tenant, network, proof, wrong=wrong)
+        self._journal.write(Labelled(now_us, tenant, network, proof, wrong, heard(effects)))
+        return effects
+
     def _number(self, wanted: Asked) -> int:
         number = self._asked.get(wanted)
         if number is None:
@@ -179,7 +186,7 @@ class Recorded(Server):
                 guard=(served.guard.fixed_us, served.guard.share, served.guard.hold_share),
                 margin=served.correction.margin,
                 costs=served.costs.tables(),
-                gates=None if served.gates is None else tuple(served.gates.plans),
+                gates=None if served.gates is None else served.gates.proofs,
                 samples=self._samples(name),
             )
         )

@@ -95,6 +95,7 @@ class Flight:
     the part of it that deadlines need should be.
     `overdue_us`: when it has taken far too long. `ask_us`: the earliest time to ask, so that it still does what it
     must; `yield_at_us`: when it will be asked. `looked_ahead`: what could run behind it has been looked at.
+    `audit`: its rows are answered already, see `audits.py`.
     """
 
     run: Run
@@ -114,6 +115,7 @@ class Flight:
     yielding: bool = False
     yield_at_us: int | None = None
     looked_ahead: bool = False
+    audit: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -143,4 +145,12 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Effect = Ended | Yield | Forget | Restart
+class Alarm(msgspec.Struct, frozen=True, gc=False):
+    """Effect: this tenant's certificates for this network are withdrawn; somebody should be told."""
+
+    tenant: str
+    network: str
+    reason: str
+
+
+Effect = Ended | Yield | Forget | Restart | Alarm

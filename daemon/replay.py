@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from ..clients.bounds import Bounds
 from ..clients.wire import VERSION, Infer, Refusal, TensorSpec
+from ..policies.certificates import Certifier
 from ..policies.correction_rivals import correction
 from ..policies.exits import Asked
-from ..policies.gates import GateTable
 from ..policies.policy import PolicyError, make_policy
 from ..policies.view import Guard, Run, Served
 from ..profiles.costs import Costs
@@ -30,6 +30,7 @@ from .journal_records import (
     Expired,
     Heard,
     JournalError,
+    Labelled,
     Lost,
     NetworkNoted,
     Opened,
@@ -103,11 +104,12 @@ def replay(path: Path, each: Callable[[Event, Asked | None], None] | None = None
 
 def served_of(noted: NetworkNoted, setup: Setup) -> Served:
     """A network as it was served, fresh from its load. Raises JournalError."""
+    costs = Costs.of_tables(noted.costs)
     served = Served(
         noted.name,
         noted.version,
-        Costs.of_tables(noted.costs),
-        None if noted.gates is None else GateTable.of_plans(noted.gates),
+        costs,
+        None if noted.gates is None else Certifier(noted.gates, costs),
         noted.batch_max,
         noted.hop_us,
         gmac=noted.gmac,
@@ -210,13 +212,16 @@ class _Player:
             return self._differs(event, event.said, said)
         return None if now == event.heard else self._differs(event, _said(event.heard), _said(now))
 
-    def _effects(self, event: Advanced | Cancelled | Expired | Lost) -> list[Effect]:
+    def _effects(self, event: Advanced | Cancelled | Expired | Lost | Labelled) -> list[Effect]:
         if isinstance(event, Advanced):
             return self.server.advance(event.now_us, event.done)
         if isinstance(event, Expired):
             return self.server.expire(event.now_us)
         if isinstance(event, Cancelled):
             return self.server.cancel(event.ticket)
+        if isinstance(event, Labelled):
+            told = event.tenant, event.network, event.proof
+            return self.server.labelled(event.now_us, *told, wrong=event.wrong)
         return self.server.worker_lost(event.now_us, event.ready_us)
 
     def _submit(self, event: Submitted) -> tuple[str, list[Effect]]:
@@ -264,7 +269,7 @@ def _what(event: Event) -> str:
 def _run(run: Run | None) -> str:
     if run is None:
         return "no run"
-    rows = ", ".join(f"{row.ticket} to {row.stop}" + ("" if row.gate is None else " gated") for row in run.rows[:8])
+    rows = ", ".join(f"{row.ticket} to {row.stop}" + (" gated" if row.gates else "") for row in run.rows[:8])
     more = f" and {len(run.rows) - 8} more" if len(run.rows) > 8 else ""
     return f"run {run.id} of {run.network} from segment {run.first}, {run.predicted_us} us: {rows}{more}"
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..clients.bounds import Bounds
 from ..policies.correction_rivals import correction
-from ..policies.policy import PolicyError, make_policy
+from ..policies.policy import PolicyError, depth_fault, make_policy
 from ..policies.policy_options import expect, expect_within
 from ..policies.rates import Terms, terms_fault
 from .config import Limits
@@ -41,6 +41,10 @@ REQUESTS_MAX = 5_000_000
 
 class ScenarioError(ValueError):
     """The scenario cannot be used: which file and key, what was expected."""
+
+
+class ScenarioMissing(ScenarioError):
+    """There is none."""
 
 
 class Case(Section, frozen=True, kw_only=True):
@@ -144,9 +148,11 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise ScenarioError(f"no scenario {name!r}; there are {', '.join(scenario_names())}, or give a file") from None
+        raise ScenarioMissing(
+            f"no scenario {name!r}; there are {', '.join(scenario_names())}, or give a file"
+        ) from None
     except OSError as error:
-        raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
+        raise ScenarioMissing(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path} is not TOML: {error}") from error
 
@@ -169,6 +175,9 @@ def prepare(
         chosen = make_policy(policy.name, policy.options)
     except (ValueError, PolicyError) as error:
         raise ScenarioError(f"{scenario.name}, {case.name}: {error}") from error
+    fault = depth_fault(chosen, {network.name: network.costs.exit_count for network in served})
+    if fault:
+        raise ScenarioError(f"{scenario.name}, {case.name}: {fault}")
     simulation = Simulation(
         served,
         seed=seed,

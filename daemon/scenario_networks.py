@@ -24,8 +24,8 @@ from ..profiles.assumed import assumed_cost, assumed_profile
 from ..profiles.costs import Costs
 from ..profiles.schema import Cost, Profile, read_profile
 from . import hosting
+from .behaviour import Behaviour
 from .noise import NoiseSpec
-from .simulate import Behaviour
 
 # The 95th percentile of a normal distribution.
 P95_SIGMAS = 1.645
@@ -155,7 +155,7 @@ def _behaviour(bundle: str) -> Behaviour:
     calibration = _bundle(bundle).calibration()
     if calibration is None:
         raise ValueError(f"bundle {bundle} has no calibration to draw inputs from")
-    return Behaviour(calibration.confidence.tolist(), calibration.correct.tolist())
+    return Behaviour(calibration.confidence.tolist(), calibration.correct.tolist(), calibration.agrees.tolist())
 
 
 def _from_latencies(network: Network, plan: Plan) -> tuple[Served, float]:

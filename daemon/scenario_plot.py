@@ -94,7 +94,7 @@ def draw_findings(scenario: Scenario, findings: Findings, path: Path) -> None:
     seeds = max((len(result.runs) for result in findings.results), default=0)
     title = f"{scenario.name}: {scenario.title}"
     figure.suptitle(
-        f"{title}\n{seeds} seed{'s' if seeds > 1 else ''}, bars: 95 % intervals",
+        f"{title}\n{f'{seeds} seeds, bars: 95 % intervals' if seeds > 1 else 'one seed: no intervals'}",
         color=INK,
         fontsize=12,
         fontweight="bold",

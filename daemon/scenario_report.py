@@ -87,11 +87,21 @@ def _result(result: Result) -> dict[str, Any]:
         "name": result.name,
         "options": result.options,
         "correction": result.correction,
-        **result.figures,
+        **{name: _told(interval) for name, interval in result.figures.items()},
         "log_hash": [run.log_hash for run in result.runs],
-        "tenants": result.tenants,
+        "tenants": {
+            tenant: {name: _told(interval) for name, interval in figures.items()}
+            for tenant, figures in result.tenants.items()
+        },
         "runs": result.runs,
     }
+
+
+def _told(interval: Interval | None) -> dict[str, Any] | None:
+    """For programs. One seed has a mean and no interval, which is not one of no width."""
+    if interval is None:
+        return None
+    return {"mean": interval.mean, "half": interval.half if interval.n > 1 else None, "n": interval.n}
 
 
 def markdown(scenario: Scenario, findings: Findings, command: str, plot: str = "") -> str:
@@ -99,8 +109,11 @@ def markdown(scenario: Scenario, findings: Findings, command: str, plot: str = "
     names = shown(findings.results)
     seeds = max((len(result.runs) for result in findings.results), default=0)
     lines = [f"# {scenario.name}: {scenario.title}", "", " ".join(scenario.reason.split()), ""]
+    spread = "one seed, so no intervals"
+    if seeds > 1:
+        spread = f"means over {seeds} seeds and half the width of their 95 % intervals (Student's t)"
     said = (
-        f"`{command}`: means over {seeds} seeds and half the width of their 95 % intervals (Student's t), "
+        f"`{command}`: {spread}, "
         f"{scenario.duration_s:g} s each, the first {scenario.warmup_s:g} s not counted; "
         f"{findings.requests:,} requests in all. Late, dropped and refused all count as violations, and their accuracy "
         "as 0. Latencies are of answers; energy is per answer."

@@ -11,21 +11,21 @@ Does not: know sockets, clocks, threads, files, engines or randomness. Messages,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heappop, heappush
 
-from ..clients.wire import Infer, Refusal, Stop
+from ..clients.wire import Answer, Infer, Proof, Refusal, Stop
 from ..policies.exits import Asked, as_conditions
 from ..policies.policy import Policy, make_policy
 from ..policies.pools import View
 from ..policies.rates import Terms
-from ..policies.view import NEVER_US, Choice, Run, Served, Waiting
+from ..policies.view import NEVER_US, Choice, Run, Served
+from .assurance import Assurance
 from .backlog import Backlog
 from .booking import book_steps
 from .config import Limits
 from .device import Device, flight_of, pays_ahead
-from .endings import answer, decide, failure, give_up_us
-from .intake import Intake, Newcomer
-from .ledger import Account, Ledger
+from .endings import answer, crashed, decide, failure, give_up_us
+from .intake import Intake
+from .ledger import Ledger
 from .preemption import preempt
 from .records import (
     Effect,
@@ -41,6 +41,7 @@ from .records import (
     RunReturned,
     Yield,
 )
+from .requests import Requests
 
 
 class Server:
@@ -62,29 +63,22 @@ class Server:
         self.ledger = Ledger({} if tenants is None else tenants)
         self.policy = make_policy("stage-edf") if policy is None else policy
         self._limits = limits
-        self._requests: dict[int, Request] = {}
+        self._hold_us = limits.hold_ms * 1000
+        self._requests = Requests()
         self._backlog = Backlog()
+        self._waiting = self._backlog.view().homes
         # Who takes one request after the other may go on with the one that executes.
         self._device = Device(limits, 0 if self.policy.reactive else ahead_us, yields=self.policy.preempts)
         self._intake = Intake(limits, self._backlog, self._device, self.policy, self.ledger)
-        self._due: list[tuple[int, int]] = []
-        self._queued_bytes: dict[str, int] = {}
-        self._tickets = 0
-        self._runs = 0
+        self.assurance = Assurance(limits, audits=self.policy.preempts)
+        self._tickets = self._runs = 0
         self._ask_us = NEVER_US
 
     # ---- what the loop asks
 
     @property
     def pending_count(self) -> int:
-        return len(self._requests)
-
-    @property
-    def accounts(self) -> dict[str, Account]:
-        return self.ledger.accounts
-
-    def account(self, tenant: str) -> Account:
-        return self.ledger.account(tenant)
+        return len(self._requests.open)
 
     @property
     def busy(self) -> bool:
@@ -93,7 +87,8 @@ class Server:
 
     def can_run(self, now_us: int) -> bool:
         """Whether `next` may give a run: somebody waits, and the device is ready for another."""
-        return len(self._backlog) > 0 and self._device.start_us(now_us) is not None
+        wanted = bool(self._waiting) or (not self.busy and self.assurance.audits.wake_at() <= now_us)
+        return wanted and self._device.start_us(now_us) is not None
 
     def view(self) -> View:
         """The queue as policies see it."""
@@ -106,17 +101,16 @@ class Server:
 
     def payloads(self, run: Run) -> list[Payload]:
         """The inputs of a run just chosen, in row order; none where it does not start at segment 0."""
-        return [self._requests[row.ticket].payload for row in run.rows] if run.first == 0 else []
+        return [self._requests.open[row.ticket].payload for row in run.rows] if run.first == 0 else []
 
     def wake_at(self) -> int:
         """When `expire` or `next` has something to do next; NEVER_US when nothing is due."""
-        due = self._due
-        while due and due[0][1] not in self._requests:
-            heappop(due)
         wake_us = self._device.wake_at()
-        if len(self._backlog):
+        if self._waiting:
             wake_us = min(wake_us, self._device.post_at(), self._ask_us)
-        return wake_us if not due or wake_us < due[0][0] else due[0][0]
+        elif not self.busy:
+            wake_us = self.assurance.audits.wake_at()
+        return min(wake_us, self._requests.due_at())
 
     # ---- events
 
@@ -128,36 +122,32 @@ class Server:
         Returns:
             A refusal with an offer, or the ticket of the accepted request; and effects.
         """
+        self.learn()
         account, served = self.ledger.account(tenant), self.networks[infer.network]
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
+        wanted = self.assurance.terms(tenant, infer.network, wanted)
+        self.assurance.audits.stir(now_us)
         self._tickets += 1
-        queued_bytes = self._queued_bytes.get(tenant, 0) + len(payload)
-        newcomer = Newcomer(
-            tenant,
-            served,
-            self.ledger.share(tenant),
-            ticket=self._tickets,
-            now_us=now_us,
-            patience_us=self._limits.patience_ms * 1000,
-        )
+        queued_bytes = self._requests.queued_bytes(tenant) + len(payload)
+        newcomer = self._intake.newcomer(now_us, tenant, served, self._tickets)
         full = self._intake.full(account, queued_bytes, infer)
         verdict = self._intake.plan(now_us, infer, wanted, newcomer) if full is None else full
         if isinstance(verdict, Refusal):
             return verdict, []
         chosen, waiting = verdict
+        waiting.audit = self.assurance.drawn(infer.id, chosen)
         self.ledger.accept(now_us, tenant, wanted, waiting)
-        self._queued_bytes[tenant] = queued_bytes
-        self._requests[waiting.ticket] = Request(tenant, infer.id, infer, payload, wanted, chosen, waiting)
+        self._requests.add(Request(tenant, infer.id, infer, payload, wanted, chosen, waiting))
         self._backlog.add(waiting)
         self._device.look_again()
         if wanted.latency_ms is not None:
-            heappush(self._due, (now_us + int(wanted.latency_ms * 1000), waiting.ticket))
+            self._requests.due(now_us + int(wanted.latency_ms * 1000), waiting.ticket)
         return waiting.ticket, preempt(self._device, self._backlog, now_us, waiting) if self.policy.preempts else []
 
     def cancel(self, ticket: int) -> list[Effect]:
         """End a request as cancelled, wherever it is; its row of a running batch is computed and dropped."""
-        request = self._requests.get(ticket)
+        request = self._requests.open.get(ticket)
         if request is None:
             return []
         self._backlog.remove(request.waiting)
@@ -166,9 +156,12 @@ class Server:
     def next(self, now_us: int) -> Run | None:
         """The next run for a device that is idle or about to be, or None; the caller posts it."""
         self._ask_us = NEVER_US
+        if not self._waiting:
+            return self._next_audit(now_us)
         start_us = self._device.start_us(now_us)
-        if start_us is None or not len(self._backlog):
+        if start_us is None:
             return None
+        self.learn()
         choice = self.policy.choose(self._backlog.view(), start_us, self._runs + 1)
         if choice is not None:
             self._drop(choice)
@@ -180,36 +173,39 @@ class Server:
 
     def advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
         """Take in what the device reports of a run; reports of runs long lost are ignored."""
+        self.learn()
         flight = self._device.find(done.run)
         if flight is None:
             return []
         if isinstance(done, RunReturned):
             self._device.over(flight, now_us)
-            for request in self._open(flight):
+            for request in self._requests.of(flight):
                 self._put_back(request)
+            if flight.audit:
+                self.assurance.audits.back(flight.rows)
             # Part of this event, not one of its own: `Recorded` notes each event once.
             return Server.expire(self, now_us)
         if isinstance(done, RunFailed):
             return self._run_failed(now_us, flight, done)
-        served = self.networks[flight.run.network]
-        book_steps(now_us, flight, served, done, requests=self._requests, ledger=self.ledger)
-        effects: list[Effect] = []
+        book_steps(now_us, flight, done, requests=self._requests.open, ledger=self.ledger)
+        effects = self.assurance.rows_done(now_us, flight, done) if flight.audit else list[Effect]()
         size = len(done.logits) // len(done.rows) if done.rows else 0
         for position, row in enumerate(done.rows):
             logits = done.logits[position * size : (position + 1) * size]
             effects += self._row_done(now_us, flight, done, row, logits)
-        if done.finished:
-            effects += self._run_over(now_us, flight, served)
+        if done.finished and flight.rows:
+            # The device keeps the run, so that its rows are not lost with the worker.
+            effects.append(Restart(f"run {flight.run.id} ended without {len(flight.rows)} of its rows"))
+        elif done.finished:
+            self._device.done(flight, now_us)
         return effects
 
     def expire(self, now_us: int) -> list[Effect]:
         """Act on what is due: deadlines that passed in the queue, a run that takes far too long."""
         effects: list[Effect] = []
-        while self._due and self._due[0][0] <= now_us:
-            _, ticket = heappop(self._due)
-            request = self._requests.get(ticket)
-            if request is not None:
-                effects += self._time_is_up(now_us, request)
+        self.learn()
+        for request in self._requests.take_due(now_us):
+            effects += self._time_is_up(now_us, request)
         flight = self._device.running
         if flight is not None and flight.yield_at_us is not None and now_us >= flight.yield_at_us:
             flight.yield_at_us, flight.yielding = None, True
@@ -229,37 +225,60 @@ class Server:
         What was in flight runs again if its bound and `retries_max` allow, else it gets the answer it already has, or
         a typed error. What merely waited keeps waiting.
         """
+        self.learn()
         running, posted = self._device.lost(ready_us)
         effects: list[Effect] = []
         self._backlog.restart()
-        for request in self._open(running):
+        self.assurance.lost()
+        for request in self._requests.of(running):
             effects += self._rerun(now_us, request, ready_us)
-        for request in self._open(posted):
+        for request in self._requests.of(posted):
             request.waiting.move_to(0)
             self._put_back(request)
         return effects
+
+    def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
+        """A tenant has said what the right label of an answer was, and so whether it was `wrong`."""
+        return self.assurance.labelled(tenant, network, proof, wrong=wrong)
+
+    def learn(self) -> None:
+        """Enter what runs took and taught. Every event that reads it does so first, so it makes no difference if it is
+        done earlier: once the answers, which need none of it, have left."""
+        self._device.learn()
+        self.ledger.settle()
 
     def _drop(self, choice: Choice) -> None:
         """Those the policy gives up on wait no longer; they end with the next `expire`, which is due at once."""
         for waiting in choice.dropped:
             self._backlog.remove(waiting)
-            self._requests[waiting.ticket].dropped = True
-            heappush(self._due, (0, waiting.ticket))
+            self._requests.open[waiting.ticket].dropped = True
+            self._requests.due(0, waiting.ticket)
+
+    def _next_audit(self, now_us: int) -> Run | None:
+        """With nobody waiting and nothing running: answers to look at again."""
+        audits = self.assurance.audits
+        if self.busy or audits.wake_at() > now_us or self._device.start_us(now_us) is None:
+            return None
+        self.learn()
+        flight = audits.flight(self._runs + 1, now_us)
+        self._runs += 1
+        self._device.post(flight)
+        return flight.run
 
     def _post(self, choice: Choice, now_us: int, start_us: int) -> Run:
         self._runs += 1
         assert choice.run is not None
         for member in choice.members:
             self._backlog.remove(member)
-            request = self._requests[member.ticket]
+            request = self._requests.open[member.ticket]
             request.started_us = now_us if request.started_us is None else request.started_us
-        self._device.post(flight_of(choice, self._requests, start_us))
+        self._device.post(flight_of(choice, self._requests.open, start_us))
         return choice.run
 
     # ---- runs
 
     def _row_done(self, now_us: int, flight: Flight, done: ExitDone, row: RowDone, logits: bytes) -> list[Effect]:
-        request = self._requests.get(row.ticket)
+        request = self._requests.open.get(row.ticket)
         posted = flight.rows.get(row.ticket)
         if posted is None:
             return []
@@ -278,38 +297,31 @@ class Server:
         # Who leaves before the run's end was asked to give way; its features are kept too.
         kept = posted.keep or done.exit < posted.stop
         goes_on = kept and self._backlog.can_hold(self._limits.held_max)
-        until_us = self._until_us(request.waiting) if goes_on and not row.gated else now_us
+        until_us = give_up_us(request.waiting, self._hold_us) if goes_on and not row.gated else now_us
         reason = decide(request, now_us, kept=goes_on, until_us=until_us)
         if reason is None:
             self._backlog.add(request.waiting)
             self._device.look_again()
             if request.waiting.optional:
-                heappush(self._due, (until_us, row.ticket))
+                self._requests.due(until_us, row.ticket)
             return []
         if reason == "drop":
             ended = failure(request, "deadline", "its latency bound passed")
         else:
-            ended = answer(request, reason, now_us)
-        return self._end(request, ended, forget=kept and not row.gated)
-
-    def _until_us(self, waiting: Waiting) -> int:
-        return give_up_us(waiting, self._limits.hold_ms * 1000)
-
-    def _run_over(self, now_us: int, flight: Flight, served: Served) -> list[Effect]:
-        if flight.rows:
-            # The device keeps the run, so that its rows are not lost with the worker.
-            return [Restart(f"run {flight.run.id} ended without {len(flight.rows)} of its rows")]
-        self._device.over(flight, now_us)
-        served.ran_us = now_us
-        served.correction.observe(flight.profiled_us, flight.observed_us)
-        served.ran(now_us - flight.posted_us - flight.observed_us)
-        return []
+            ended = self._answer(request, reason, now_us)
+        held = row.gated and posted.audit
+        effects = self._end(request, ended, forget=kept and not row.gated)
+        if held and isinstance(ended.reply, Answer):
+            return effects + self.assurance.hold(request)
+        return [*effects, Forget((row.ticket,))] if held else effects
 
     def _run_failed(self, now_us: int, flight: Flight, failed: RunFailed) -> list[Effect]:
         """A run the engine refused: rows that shared it are tried again alone, a lone one ends with an error."""
         self._device.over(flight, now_us)
         effects: list[Effect] = []
-        for request in self._open(flight):
+        if flight.audit:
+            self.assurance.lost(flight.rows)
+        for request in self._requests.of(flight):
             if len(flight.run.rows) == 1:
                 effects += self._end(request, failure(request, "engine", failed.message), forget=True)
             else:
@@ -320,19 +332,15 @@ class Server:
 
     # ---- deadlines and losses
 
-    def _open(self, flight: Flight | None) -> list[Request]:
-        """Those of its rows that have not ended."""
-        return [] if flight is None else [self._requests[row] for row in flight.rows if row in self._requests]
-
     def _put_back(self, request: Request) -> None:
         """Into the queue again, from a run that did not happen; what came due meanwhile is due again."""
         waiting, latency_ms = request.waiting, request.asked.latency_ms
         self._backlog.add(waiting)
         self._device.look_again()
         if waiting.optional:
-            heappush(self._due, (self._until_us(waiting), waiting.ticket))
+            self._requests.due(give_up_us(waiting, self._hold_us), waiting.ticket)
         elif latency_ms is not None:
-            heappush(self._due, (waiting.arrival_us + int(latency_ms * 1000), waiting.ticket))
+            self._requests.due(waiting.arrival_us + int(latency_ms * 1000), waiting.ticket)
 
     def _time_is_up(self, now_us: int, request: Request) -> list[Effect]:
         """A deadline has passed in the queue, or the last time at which going deeper could have begun."""
@@ -343,13 +351,13 @@ class Server:
             said = "it could not have been answered within its latency bound any more"
             return self._end(request, failure(request, "deadline", said), forget=True)
         if waiting.optional:
-            if now_us < (until_us := self._until_us(waiting)):
+            if now_us < (until_us := give_up_us(waiting, self._hold_us)):
                 # The device has become faster since, so there is time for one more segment a little longer.
-                heappush(self._due, (until_us, waiting.ticket))
+                self._requests.due(until_us, waiting.ticket)
                 return []
             self._backlog.remove(waiting)
             reason: Stop = "deadline" if wanted.latency_ms is not None else "fairness"
-            return self._end(request, answer(request, reason, now_us), forget=True)
+            return self._end(request, self._answer(request, reason, now_us), forget=True)
         if not self.policy.demotes:
             return []
         self._backlog.remove(waiting)
@@ -357,13 +365,9 @@ class Server:
             said = "its latency bound passed in the queue"
             return self._end(request, failure(request, "deadline", said), forget=True)
         if waiting.last_reached >= 0:
-            return self._end(request, answer(request, "deadline", now_us), forget=True)
-        # Late already: the first exit still runs, marked, as soon as nobody becomes late by it.
+            return self._end(request, self._answer(request, "deadline", now_us), forget=True)
         request.late = True
-        waiting.deadline_us, waiting.due_us = NEVER_US, now_us
-        waiting.mandatory = waiting.target = waiting.served.ladder[0]
-        waiting.move_to(waiting.stage)
-        waiting.gate, waiting.staged = None, False
+        waiting.demote(now_us)
         self._backlog.add(waiting)
         return []
 
@@ -376,20 +380,18 @@ class Server:
             self._put_back(request)
             return []
         if waiting.last_reached >= 0 and request.asked.on_miss == "answer":
-            return self._end(request, answer(request, "deadline", now_us), forget=False)
-        said = "the engine died while it ran, and there is no time to run it again"
-        if request.retries > self._limits.retries_max:
-            most = self._limits.retries_max
-            said = f"the engine died {request.retries} times while it ran; limits.retries_max is {most}"
-        return self._end(request, failure(request, "engine_crashed", said), forget=False)
+            return self._end(request, self._answer(request, "deadline", now_us), forget=False)
+        return self._end(request, crashed(request, self._limits.retries_max), forget=False)
 
     # ---- ending
+
+    def _answer(self, request: Request, stop: Stop, now_us: int) -> Ended:
+        return answer(request, stop, now_us, kept=self.assurance.kept(request))
 
     def _end(self, request: Request, ended: Ended, *, forget: bool) -> list[Effect]:
         """The only place where a request ends."""
         ticket = request.waiting.ticket
-        del self._requests[ticket]
-        self._queued_bytes[request.tenant] -= len(request.payload)
+        self._requests.remove(request)
         self.ledger.end(request.tenant, request.waiting, ended.reply)
         self._backlog.view().scarcity.ended(request.waiting, ended.reply)
         # The worker holds nothing of a request that never ran.

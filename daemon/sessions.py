@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec import UNSET
 
 from ..clients.bounds import Bounds, ConditionSet, merge
+from ..policies.exits import Asked, asked
 from .config import Limits
 
 # How many connections each session may have at once, on average over a tenant's sessions.
@@ -25,18 +27,26 @@ class Session:
     seen_us: int
     bounds: Bounds = field(default_factory=Bounds)
     conditions: dict[str, tuple[ConditionSet | None, ...]] = field(default_factory=dict)
+    _last: _Last | None = field(default=None, repr=False)
 
-    def bounds_for(self, network: str, override: Bounds) -> Bounds:
-        """The session's defaults with what this request says on top."""
-        default = self.bounds
-        if network in self.conditions:
-            default = merge(default, Bounds(conditions=self.conditions[network]))
-        if default == _NOTHING_SAID:
-            return override
-        return default if override == _NOTHING_SAID else merge(default, override)
+    def asked_for(self, network: str, override: Bounds) -> Asked:
+        """What a request is held to: the session's defaults with what it says itself on top."""
+        default, conditions, last = self.bounds, self.conditions.get(network), self._last
+        # Requests mostly ask for what the one before them asked for.
+        if last and last.default is default and last.conditions is conditions and last.override == override:
+            return last.asked
+        bounds = default if conditions is None else merge(default, Bounds(conditions=conditions))
+        self._last = _Last(default, conditions, override, asked(merge(bounds, override)))
+        return self._last.asked
 
 
-_NOTHING_SAID = Bounds()
+class _Last(NamedTuple):
+    """What a session was asked for last, and what that came to."""
+
+    default: Bounds
+    conditions: tuple[ConditionSet | None, ...] | None
+    override: Bounds
+    asked: Asked
 
 
 class Sessions:

@@ -22,6 +22,7 @@ from ..policies.exits import Asked, asked
 from ..policies.policy import Policy
 from ..policies.rates import Terms
 from ..policies.view import NEVER_US, Row, Run, Served
+from .behaviour import Behaviour
 from .config import Limits
 from .invariants import Watch
 from .noise import Noise, NoiseSpec
@@ -33,13 +34,6 @@ UNTOLD = object()
 # Four classes of float32: nobody looks at what they hold.
 LOGITS, PAYLOAD = bytes(16), b"\0\0\0\0"
 TENSORS = (TensorSpec("float32", (1,)),)
-
-
-class Behaviour(NamedTuple):
-    """Held-out samples of a network: per sample and exit, calibrated confidence and whether the label is right."""
-
-    confidence: Sequence[Sequence[float]]
-    correct: Sequence[Sequence[bool]]
 
 
 class Outcome(NamedTuple):
@@ -71,7 +65,7 @@ class Strays(Protocol):
 
 
 class Simulation:
-    """One device, one core, one generator."""
+    """One device, one core, one generator. `strays`: by network, how one strays from its profile unlike the others."""
 
     def __init__(
         self,
@@ -108,6 +102,7 @@ class Simulation:
         self._told_us = 0
         self.random = Random(seed)
         self._noise: Strays = Noise(NoiseSpec(sigma=0.02) if noise is None else noise, self.random)
+        self.strays: dict[str, Strays] = {}
         self._hop: Strays | None = None
         self._behaviours = dict(behaviours or {})
         self._hop_us = hop_us
@@ -121,6 +116,7 @@ class Simulation:
         self._yields: set[int] = set()
         self._generation = 0
         self._forgotten: set[int] = set()
+        self._audited: dict[int, int] = {}
         self._running: Run | None = None
         self._posted: Run | None = None
         self._asked: dict[Bounds, Asked] = {}
@@ -202,7 +198,7 @@ class Simulation:
     # ---- the device
 
     def _post(self) -> None:
-        if self._watch is not None and self.server.can_run(self.now_us):
+        if self._watch is not None and len(self.server.view().homes) and self.server.can_run(self.now_us):
             self._watch.decide_twice(self.now_us)
         run = self.server.next(self.now_us)
         if run is None:
@@ -229,7 +225,7 @@ class Simulation:
 
     def _segment(self, run: Run, index: int, rows: list[Row], start_us: int, untold: tuple[StepDone, ...]) -> None:
         costs = self.server.networks[run.network].costs
-        took_us = self._noise.took_us(costs.segment_us[index][len(rows)], start_us)
+        took_us = self.strays.get(run.network, self._noise).took_us(costs.segment_us[index][len(rows)], start_us)
         steps = (*untold, StepDone(False, index, len(rows), took_us))
         self.at(start_us + took_us, self._at_exit, run, index, rows, steps, self._generation)
 
@@ -247,14 +243,14 @@ class Simulation:
             self._segment(run, index + 1, rows, now_us, steps)
             return UNTOLD
         costs = self.server.networks[run.network].costs
-        head_us = self._noise.took_us(costs.head_us[index][len(looked)], now_us)
+        head_us = self.strays.get(run.network, self._noise).took_us(costs.head_us[index][len(looked)], now_us)
         steps = (*steps, StepDone(True, index, len(looked), head_us))
         done = tuple([self._outcome(run, row, index, early) for row in looked])
         left = {row.ticket for row in done if row.left}
         if self._watch is not None:
             for row, outcome in zip(looked, done, strict=True):
                 # What the worker was told to drop while it ran is dropped when the run is over.
-                kept = outcome.left and not outcome.gated and (row.keep or (early and index < row.stop))
+                kept = outcome.left and row.is_held(gated=outcome.gated, early=early and index < row.stop)
                 if kept and row.ticket not in self._forgotten:
                     self._watch.holds(row.ticket)
         staying = [row for row in rows if row.ticket not in left]
@@ -311,14 +307,17 @@ class Simulation:
             self._take(self.server.advance(self.now_us, done))
 
     def _outcome(self, run: Run, row: Row, index: int, early: bool) -> RowDone:
-        behaviour = self._behaviours.get(run.network)
+        behaviour, label = self._behaviours.get(run.network), 1
         if behaviour is None:
-            confidence = self.random.random() if row.gate is not None else 0.5
+            confidence = self.random.random() if row.gates else 0.5
         else:
             was = self._by_ticket.get(row.ticket)
-            confidence = behaviour.confidence[0 if was is None else was.sample][index]
-        gated = row.gate is not None and index in row.exits and confidence > row.gate
-        return RowDone(row.ticket, 1, confidence, gated or early or row.stop == index, gated)
+            sample = self._audited.get(row.ticket, 0) if was is None else was.sample
+            confidence, label = behaviour.confidence[sample][index], behaviour.label(sample, index)
+        gated = row.lets_go(index, confidence)
+        if gated and row.audit and row.ticket in self._by_ticket:
+            self._audited[row.ticket] = self._by_ticket[row.ticket].sample
+        return RowDone(row.ticket, label, confidence, gated or early or row.stop == index, gated)
 
     # ---- what the loop would do
 

@@ -21,6 +21,8 @@ from .config import Limits
 # A message has a route, perhaps an empty delimiter (REQ), a header and at most one tensor; more parts are dropped.
 PARTS_MAX = 4
 _DEALER, _REQ = b"D", b"R"
+# As plain numbers: pyzmq's flags are enums, and `&` or `|` of those takes a microsecond for every part of a message.
+_POLLIN, _DONTWAIT, _SNDMORE = int(zmq.POLLIN), int(zmq.DONTWAIT), int(zmq.SNDMORE | zmq.DONTWAIT)
 
 
 class AlreadyRunning(RuntimeError):
@@ -84,27 +86,38 @@ class Endpoints:
     def receive(self, tenant: str, count_max: int) -> Iterator[tuple[bytes, list[bytes | memoryview]]]:
         """What has arrived for a tenant, at most `count_max` messages: route, and frames with the tensor not copied."""
         socket = self._sockets[tenant]
-        for _ in range(count_max):
-            # Asking is cheaper than being told by an exception, which every turn would end with.
-            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        for position in range(count_max):
+            # The first is there, the poller said so. Whether there are more is asked: that is cheaper than being told
+            # by an exception, which every turn would end with.
+            if position and not int(socket.getsockopt(zmq.EVENTS)) & _POLLIN:
                 return
-            identity = socket.recv(zmq.DONTWAIT)
-            frames: list[bytes | memoryview] = []
-            kind = _DEALER
-            while socket.getsockopt(zmq.RCVMORE):
-                # The header is small and wanted as bytes; a tensor may be large and is left where ZeroMQ put it.
-                part = socket.recv(copy=not frames)
-                if not frames and kind == _DEALER and not part:
-                    kind = _REQ
-                elif len(frames) < PARTS_MAX:
-                    frames.append(part if isinstance(part, bytes) else part.buffer)
+            try:
+                identity = socket.recv(_DONTWAIT)
+            except zmq.Again:
+                return
+            # The header is small and wanted as bytes. What comes after an identity is there with it.
+            header, kind, more = socket.recv(), _DEALER, socket.getsockopt(zmq.RCVMORE)
+            if more and not header:
+                header, kind, more = socket.recv(), _REQ, socket.getsockopt(zmq.RCVMORE)
+            frames: list[bytes | memoryview] = [header]
+            while more:
+                # A tensor may be large and is left where ZeroMQ put it.
+                frame = socket.recv(copy=False)
+                more = frame.more
+                if len(frames) < PARTS_MAX:
+                    frames.append(frame.buffer)
             yield kind + identity, frames
 
     def send(self, tenant: str, route: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Hand a message to the socket; False when its reader is gone or too slow (the answer stays fetchable)."""
-        parts = [route[1:], b"", *frames] if route[:1] == _REQ else [route[1:], *frames]
+        socket = self._sockets[tenant]
         try:
-            self._sockets[tenant].send_multipart(parts, zmq.DONTWAIT)
+            socket.send(route[1:], _SNDMORE)
+            if route[:1] == _REQ:
+                socket.send(b"", _SNDMORE)
+            for frame in frames[:-1]:
+                socket.send(frame, _SNDMORE)
+            socket.send(frames[-1], _DONTWAIT)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 return False

@@ -94,7 +94,9 @@ class Supervisor:
         for name, hosted in self._hosted.items():
             directory = str(hosted.bundle.directory)
             batch_max = self._config.limits.batch_max
-            pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, hosted.need, hosted.profile_file))
+            temperatures = tuple(entry.temperature for entry in hosted.bundle.manifest.exits)
+            need, file = hosted.need, hosted.profile_file
+            pipe.send(Load(name, directory, hosted.bundle.digest, batch_max, need, file, temperatures))
 
     def stop(self) -> None:
         """End the worker: closing the pipe lets it finish; one that does not is killed."""
@@ -209,13 +211,15 @@ class Supervisor:
         """The report with the logits that the worker left in the arena; also proof that it works."""
         assert self._arena is not None
         self._deaths_in_a_row = 0
-        hosted = self._hosted[network]
-        exits, rows_max, count = len(hosted.bundle.manifest.exits), hosted.need.batch_max, len(done.rows)
-        steps_sane = all(0 <= step.index < exits and 0 < step.batch <= rows_max for step in done.steps)
-        if not (0 <= done.exit < exits and count <= rows_max and steps_sane):
+        need = self._hosted[network].need
+        exits, rows_max, count = need.exit_count, need.batch_max, len(done.rows)
+        if not 0 <= done.exit < exits or count > rows_max:
             raise PipeClosed
-        logits = self._arena.logits(done.run, hosted.need, done.exit)[:count].tobytes()
-        return msgspec.structs.replace(done, logits=logits)
+        for step in done.steps:
+            if not (0 <= step.index < exits and 0 < step.batch <= rows_max):
+                raise PipeClosed
+        logits = self._arena.logits(done.run, need, done.exit, count)
+        return ExitDone(done.run, done.exit, done.rows, done.steps, logits, done.finished)
 
     def _loaded(self, name: str, find: FindProfile) -> None:
         assert self.device is not None, "a worker says what it is before it loads"

@@ -5,14 +5,14 @@ worker, how sure each request was at the exits it reached, and how the device ra
 of that a `Simulation` with one thing changed; with nothing changed, it says how true the simulation is.
 
 Where a request goes deeper than it did then, its confidence is that of a held-out sample much like it: one that was
-about as sure at the deepest exit it reached. The device is as slow, second by second, as it was then, unless it is
-another one. Does not: simulate (`simulate.py`), or add up (`outcomes.py`).
+about as sure at the deepest exit it reached. The device is as slow, second by second, as it was then; a network with
+another profile is as slow as that says. Does not: simulate (`simulate.py`), or add up (`outcomes.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from random import Random
@@ -23,11 +23,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from ..clients.bounds import Bounds
+from ..policies.certificates import Certifier
 from ..policies.exits import Asked
-from ..policies.gates import GateTable
+from ..policies.policy import depth_fault
 from ..policies.view import Served
 from ..profiles.costs import Costs
 from ..profiles.schema import ExitQuality, Profile
+from .behaviour import Behaviour
 from .journal_records import (
     Advanced,
     Cancelled,
@@ -40,10 +42,10 @@ from .journal_records import (
     Setup,
     Submitted,
 )
-from .noise import NoiseSpec
+from .noise import Noise, NoiseSpec
 from .records import ExitDone
 from .replay import Replayed, bounds_of, core_of, replay, served_of
-from .simulate import Behaviour, Simulation
+from .simulate import Simulation
 
 US_PER_S = 1_000_000
 # Less work than this in a second says nothing of how slow the device was.
@@ -161,7 +163,8 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
     """The journal's requests on a simulated device, ready to run.
 
     Raises:
-        JournalError: the journal holds no such network or another number of exits, or the policy is not known.
+        JournalError: the journal holds no such network or another number of exits, or the policy is not known or
+            is to serve at an exit that no network has.
     """
     setup = change.setup(replayed.opened.setup)
     networks = {name: _served(noted, setup, change.profile) for name, noted in replayed.networks.items()}
@@ -169,17 +172,27 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
         raise JournalError(
             f"the profile is of network {change.profile.network!r}; the journal has {', '.join(networks) or 'none'}"
         )
+    core = core_of(setup)
+    exits = {name: served.costs.exit_count for name, served in networks.items()}
+    fault = depth_fault(core.policy, exits)
+    # What the daemon itself was told stays as it was, right or wrong.
+    if fault and setup != replayed.opened.setup:
+        raise JournalError(fault)
+    noise = noise_of(recording, replayed.networks, but=None if change.profile is None else change.profile.network)
     simulation = Simulation(
         list(networks.values()),
         seed=seed,
         limits=setup.limits,
-        noise=noise_of(recording, replayed.networks, slow=change.profile is None),
+        noise=noise,
         behaviours=_behaviours(recording, replayed.networks, Random(seed)),
         hop_us=round(fmean([served.hop_us for served in replayed.server.networks.values()] or [0.0])),
         restart_us=round(median(recording.away_us or [RESTART_US])),
         check=False,
-        server=core_of(setup),
+        server=core,
     )
+    if change.profile is not None:
+        # As fast as its new profile says, on a device that is as unsteady as ever.
+        simulation.strays[change.profile.network] = Noise(replace(noise, steps=()), Random(seed))
     ids = [
         simulation.ask(came.when_us, came.tenant, came.bounds, came.network, sample=came.row) for came in recording.came
     ]
@@ -190,20 +203,25 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
     return simulation
 
 
-def noise_of(recording: Recording, networks: Mapping[str, NetworkNoted], *, slow: bool) -> NoiseSpec:
-    """Jitter as it was within single seconds; and with `slow`, the device's mean slowdown in each of them."""
+def noise_of(recording: Recording, networks: Mapping[str, NetworkNoted], *, but: str | None = None) -> NoiseSpec:
+    """Jitter as it was within single seconds, and the device's mean slowdown in each of them.
+
+    `but`: a network whose times say nothing of the slowdown, as its profile is to be another.
+    """
     spread, freedoms = 0.0, 0
     for count, _, logs, squares in recording.steps.values():
         spread += max(0.0, squares - logs * logs / count)
         freedoms += count - 1
-    steps = [(second, factor) for second, factor in _slowdowns(recording, networks) if slow]
-    return NoiseSpec(sigma=math.sqrt(spread / freedoms) if freedoms else 0.0, steps=tuple(steps))
+    steps = tuple(_slowdowns([cell for cell in recording.steps if cell.network != but], recording, networks))
+    return NoiseSpec(sigma=math.sqrt(spread / freedoms) if freedoms else 0.0, steps=steps)
 
 
-def _slowdowns(recording: Recording, networks: Mapping[str, NetworkNoted]) -> list[tuple[float, float]]:
-    """Per second with enough work, how many times as long as profiled it took."""
+def _slowdowns(
+    counted: Iterable[Cell], recording: Recording, networks: Mapping[str, NetworkNoted]
+) -> list[tuple[float, float]]:
+    """Per second with enough work in these cells, how many times as long as profiled it took."""
     found = []
-    for second, cells in groupby(sorted(recording.steps), lambda cell: cell.second):
+    for second, cells in groupby(sorted(counted), lambda cell: cell.second):
         took_us = profiled_us = 0.0
         for cell in cells:
             costs = networks[cell.network].costs
@@ -226,7 +244,7 @@ def _served(noted: NetworkNoted, setup: Setup, profile: Profile | None) -> Serve
     known = tuple(ExitQuality(accuracy=share, low=share, high=share, n=1) for share in accuracy)
     served.costs = Costs.of(replace(profile, exits=known), noted.batch_max)
     if noted.samples is not None:
-        served.gates = GateTable(*noted.samples.arrays(), served.costs.ladder)
+        served.gates = Certifier.of(noted.samples.calibration(), served.costs)
     return served
 
 
@@ -237,7 +255,7 @@ def _behaviours(recording: Recording, networks: Mapping[str, NetworkNoted], rand
         samples = networks[name].samples
         if samples is None:
             continue
-        confidence, correct = samples.arrays()
+        confidence, correct, agrees, _ = samples.calibration()
         orders = np.argsort(confidence, axis=0, kind="stable")
         ranked = np.take_along_axis(confidence, orders, axis=0)
         chosen = []
@@ -254,5 +272,5 @@ def _behaviours(recording: Recording, networks: Mapping[str, NetworkNoted], rand
         for row, reached in zip(filled, rows, strict=True):
             for exit_index, sure in reached.items():
                 row[exit_index] = sure
-        found[name] = Behaviour(filled, correct[chosen].tolist())
+        found[name] = Behaviour(filled, correct[chosen].tolist(), agrees[chosen].tolist())
     return found

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from ..exits.bundle import Bundle, BundleError, load_bundle
+from ..exits.calibrations import at_temperatures
 from ..exits.runner import EngineFault, Loaded, Runner
 from ..profiles.board import describe_device
 from ..profiles.measure import QUICK, measure
@@ -62,20 +63,19 @@ class Worker:
     def serve(self) -> None:
         """Handle messages until the front goes away. Raises PipeClosed then."""
         while True:
-            message, fd = self._receive()
+            message = self._receive()
             if isinstance(message, Post):
                 self._run(message)
                 self._spin_until_us = _clock_us() + self._spin_us
             elif isinstance(message, Drop):
                 self._attached().drop(message.tickets)
-            elif isinstance(message, Attach):
-                self._attach(message, fd)
             elif isinstance(message, Load):
                 self._load(message)
             else:
+                assert isinstance(message, Measure), "the front attaches the arena once"
                 self._measure(message)
 
-    def _receive(self) -> tuple[ToWorker, int | None]:
+    def _receive(self) -> ToWorker:
         """The front's next message. Shortly after a run the next one is likely: look for it before going to sleep."""
         while _clock_us() < self._spin_until_us:
             try:
@@ -88,8 +88,8 @@ class Worker:
         assert self._executor is not None, "the front attaches the arena before anything else"
         return self._executor
 
-    def _attach(self, message: Attach, fd: int | None) -> None:
-        assert fd is not None
+    def attach(self, message: Attach, fd: int) -> None:
+        """Take the front's first message: map the arena, and say that this process is there."""
         self._executor = Executor(Arena(fd, message.size), _clock_us)
         os.close(fd)
         if self._runner is not None:
@@ -101,6 +101,7 @@ class Worker:
             bundle = load_bundle(Path(message.directory))
             if bundle.digest != message.digest:
                 raise BundleError(f"{message.directory} changed since the daemon checked it; restart the daemon")
+            bundle = at_temperatures(bundle, message.temperatures)
             runner = self._runner_for(message, bundle)
             loaded = runner.load(bundle, message.batch_max)
             _warm_up(loaded, bundle, message.batch_max)
@@ -172,7 +173,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Pipe(socket.socket(fileno=int(fd)))
     try:
-        Worker(pipe, msgspec.json.decode(settings, type=Settings)).serve()
+        worker = Worker(pipe, msgspec.json.decode(settings, type=Settings))
+        worker.attach(*pipe.receive_attach())
+        worker.serve()
     except PipeClosed:
         return 0
     except EngineFault as fault:

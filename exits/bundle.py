@@ -35,6 +35,10 @@ class BundleError(ValueError):
     """A bundle that cannot be served: which file, what was expected, what to do."""
 
 
+class BundleMissing(BundleError):
+    """There is none."""
+
+
 class Bundle:
     """A checked bundle. `digest`: SHA-256 of its manifest, hex; since that names every file's hash, of all of it."""
 
@@ -108,18 +112,18 @@ def find_bundle(name_or_path: str, directories: Sequence[Path]) -> Path:
     """The directory of a network given by name, looked up in `directories` in order, or by path (with a slash).
 
     Raises:
-        BundleError: not there; says which networks are.
+        BundleMissing: not there; says which networks are.
     """
     if "/" in name_or_path or name_or_path in (".", ".."):
         path = Path(name_or_path).expanduser()
         if (path / MANIFEST).is_file():
             return path
-        raise BundleError(f"{path} holds no {MANIFEST}; give a bundle's directory, or a network's name")
+        raise BundleMissing(f"{path} holds no {MANIFEST}; give a bundle's directory, or a network's name")
     for directory in directories:
         if name_or_path and (directory / name_or_path / MANIFEST).is_file():
             return directory / name_or_path
     known = sorted({path.parent.name for directory in directories for path in directory.glob(f"*/{MANIFEST}")})
-    raise BundleError(
+    raise BundleMissing(
         f"no network named {name_or_path[:80]!r} in {', '.join(map(str, directories))}; "
         f"there are: {', '.join(known) or 'none'}; for a bundle elsewhere give its path, with a slash"
     )

@@ -1,23 +1,23 @@
 """Write a bundle directory so that it either is whole and right or is not there.
 
-Flow: files and manifest into a hidden temporary directory beside the target -> load it as a user would -> the
-caller's own check on it -> rename. Does not: make graphs (`export.py`), or touch a directory that is no bundle.
+Flow: files, then the manifest, into a hidden directory beside the target -> load it as a user would -> the caller's own
+check on it -> it takes the target's place in one step (`whole_directory.py`). A writer may be killed at any point: what
+it leaves is never found as a bundle, and the next writer to that place removes it. Does not: make graphs (`export.py`),
+or touch a directory that is no bundle.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..clients.wire import Preprocessing
+from ..clients.info import Preprocessing
+from . import whole_directory
 from .bundle import MANIFEST, Bundle, BundleError, load_bundle
-from .manifest import FORMAT, ExitEntry, Graph, HashedFile, Manifest, TensorShape
+from .manifest import FORMAT, ExitEntry, Graph, HashedFile, Manifest, Precision, TensorShape
 
 CALIBRATION = "calibration.npz"
 
@@ -33,6 +33,7 @@ class Description(NamedTuple):
     preprocessing: Preprocessing
     exits: tuple[ExitEntry, ...]
     provenance: Mapping[str, str]
+    precision: Precision = "fp32"
 
 
 class Part(NamedTuple):
@@ -60,34 +61,21 @@ def write_bundle(
         FileExistsError: `out` is there and `replace` is not set, or it is no bundle.
         BundleError: what was to be written is not a bundle that would load.
     """
-    refuse_overwrite(out, replace=replace)
     manifest, files = _assemble(description, segments, heads, calibration)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_directory.written(out, MANIFEST, replace=replace) as hidden:
         for name, data in {**files, MANIFEST: toml(manifest).encode()}.items():
-            _write_durably(hidden / name, data)
-        # mkdtemp makes it private; a bundle may be read by whoever may read what is around it.
-        hidden.chmod(0o755)
+            whole_directory.write_durably(hidden / name, data)
         bundle = load_bundle(hidden)
         if bundle.manifest != manifest:
             raise BundleError(f"{hidden / MANIFEST} reads back differently from what was written")
         if check is not None:
             check(bundle)
-        _rename_into_place(hidden, out)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
     return load_bundle(out)
 
 
 def refuse_overwrite(out: Path, *, replace: bool) -> None:
     """Raises FileExistsError where writing a bundle to `out` would destroy something."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not replace:
-        raise FileExistsError(f"{out} exists; choose another place, or say that it may be replaced")
-    if out.is_symlink() or not (out / MANIFEST).is_file():
-        raise FileExistsError(f"{out} is not a bundle and will not be replaced; choose another place")
+    whole_directory.refuse_overwrite(out, MANIFEST, replace=replace)
 
 
 def toml(manifest: Manifest) -> str:
@@ -98,6 +86,8 @@ def toml(manifest: Manifest) -> str:
         f"version = {_spell(manifest.version)}",
         f"licence = {_spell(manifest.licence)}",
         f"classes = {_spell(manifest.classes)}",
+        # Left out where it is the usual, so that what older versions wrote and read stays as it is.
+        *([] if manifest.precision == "fp32" else [f"precision = {_spell(manifest.precision)}"]),
         "",
         "[input]",
         f"dtype = {_spell(manifest.input.dtype)}",
@@ -150,6 +140,7 @@ def _assemble(
         exits=description.exits,
         calibration=None if calibration is None else HashedFile(file=CALIBRATION, sha256=_digest(calibration)),
         provenance=dict(description.provenance),
+        precision=description.precision,
     )
     return manifest, files
 
@@ -165,27 +156,3 @@ def _spell(value: str | float | tuple[str, ...] | tuple[float, ...]) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _rename_into_place(hidden: Path, out: Path) -> None:
-    """A directory cannot be renamed over a full one, so an old bundle steps aside first, and back if that fails."""
-    if not out.exists():
-        hidden.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        out.rename(aside / "old")
-        try:
-            hidden.rename(out)
-        except OSError:
-            (aside / "old").rename(out)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

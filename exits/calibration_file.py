@@ -4,7 +4,8 @@ Role: the one reader and the one writer of that format. Flow: `calibrate.py` -> 
 bundle -> `read_calibration` -> policies, which certify thresholds at run time.
 
 Format: a zip of `.npy` members. `doubt` is 1 - confidence as float16: near confidence 1, where gates are set, that
-keeps three significant digits of the distance to 1, and the file half as big as with float32.
+keeps three significant digits of the distance to 1, and the file half as big as with float32. A calibration of a user's
+own holds `temperatures` too, since those of the bundle's manifest then no longer apply.
 Does not: compute confidences (`calibrate.py`), or choose thresholds.
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 SAMPLES_MAX = 1_000_000
+TEMPERATURE_MAX = 1e6
 MEMBERS = {"doubt": np.dtype("<f2"), "correct": np.dtype(bool), "agrees": np.dtype(bool), "fit": np.dtype(bool)}
 NPY_HEADER_BYTES_MAX = 1024
 # A fixed date makes the same samples give the same bytes, and so the same hash.
@@ -43,12 +46,15 @@ class Calibration(NamedTuple):
     fit: npt.NDArray[np.bool_]
 
 
-def write_calibration(doubt: npt.NDArray[np.float64], calibration: Calibration) -> bytes:
+def write_calibration(
+    doubt: npt.NDArray[np.float64], calibration: Calibration, temperatures: Sequence[float] = ()
+) -> bytes:
     """The file's bytes, the same for the same samples.
 
     Args:
         doubt: shape (n, exits), float64: 1 - confidence computed without cancellation; stands for
             `calibration.confidence`, which is left out.
+        temperatures: one per exit, in a user's own file; none in a bundle's, whose manifest has them.
     """
     columns: dict[str, npt.NDArray[Any]] = {
         "doubt": doubt.astype("<f2"),
@@ -56,6 +62,8 @@ def write_calibration(doubt: npt.NDArray[np.float64], calibration: Calibration) 
         "agrees": calibration.agrees,
         "fit": calibration.fit,
     }
+    if temperatures:
+        columns["temperatures"] = np.array(temperatures, "<f8")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, column in columns.items():
@@ -73,14 +81,31 @@ def read_calibration(data: bytes, exit_count: int) -> Calibration:
     Raises:
         CalibrationFault: not such a zip, object arrays, wrong types or shapes, values out of range, too large.
     """
+    return _calibration(_columns(data, MEMBERS, exit_count))
+
+
+def read_own_calibration(data: bytes, exit_count: int) -> tuple[Calibration, tuple[float, ...]]:
+    """The same for a user's own file, with its temperature per exit. Raises CalibrationFault."""
+    columns = _columns(data, {**MEMBERS, "temperatures": np.dtype("<f8")}, exit_count)
+    temperatures = columns.pop("temperatures")
+    # A comparison with NaN is false, so this refuses NaN too.
+    if not bool(np.all((temperatures > 0) & (temperatures < TEMPERATURE_MAX))):
+        raise CalibrationFault(f"temperatures are {temperatures}; expected above 0 and below a million")
+    return _calibration(columns), tuple(temperatures.tolist())
+
+
+def _columns(data: bytes, members: Mapping[str, np.dtype[Any]], exit_count: int) -> dict[str, npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = sorted(archive.namelist())
-            if names != sorted(f"{name}.npy" for name in MEMBERS):
-                raise CalibrationFault(f"it holds {names!s:.200}; expected {', '.join(MEMBERS)} as .npy, no more")
-            columns = {name: _read_member(archive, name, exit_count) for name in MEMBERS}
+            if names != sorted(f"{name}.npy" for name in members):
+                raise CalibrationFault(f"it holds {names!s:.200}; expected {', '.join(members)} as .npy, no more")
+            return {name: _read_member(archive, name, dtype, exit_count) for name, dtype in members.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise CalibrationFault(f"it is not a readable zip: {error}") from error
+
+
+def _calibration(columns: Mapping[str, npt.NDArray[Any]]) -> Calibration:
     doubt = columns["doubt"].astype(np.float32)
     correct, agrees, fit = columns["correct"], columns["agrees"], columns["fit"]
     if not len(doubt) == len(correct) == len(agrees) == len(fit):
@@ -93,9 +118,9 @@ def read_calibration(data: bytes, exit_count: int) -> Calibration:
     return Calibration(1 - doubt, correct, agrees, fit)
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, exit_count: int) -> npt.NDArray[Any]:
-    dtype = MEMBERS[name]
-    row_bytes = dtype.itemsize * (1 if name == "fit" else exit_count)
+def _read_member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], exit_count: int) -> npt.NDArray[Any]:
+    flat = name in ("fit", "temperatures")
+    row_bytes = dtype.itemsize * (1 if flat else exit_count)
     size = archive.getinfo(f"{name}.npy").file_size
     if size > SAMPLES_MAX * row_bytes + NPY_HEADER_BYTES_MAX:
         raise CalibrationFault(f"{name} unpacks to {size} bytes; at most {SAMPLES_MAX} samples are allowed")
@@ -113,7 +138,9 @@ def _read_member(archive: zipfile.ZipFile, name: str, exit_count: int) -> npt.ND
         raise CalibrationFault(f"{name} is not a readable .npy: {error}") from error
     if found != dtype or fortran:
         raise CalibrationFault(f"{name} is {found}; expected {dtype}, row by row (objects are never read)")
-    rank_right = len(shape) == 1 if name == "fit" else len(shape) == 2 and shape[1] == exit_count
+    rank_right = len(shape) == 1 if flat else len(shape) == 2 and shape[1] == exit_count
+    if name == "temperatures" and shape != (exit_count,):
+        raise CalibrationFault(f"temperatures have shape {shape}; expected one for each of {exit_count} exits")
     if not rank_right or not 0 < shape[0] <= SAMPLES_MAX:
         raise CalibrationFault(f"{name} has shape {shape}; expected samples x {exit_count} exits (fit: samples)")
     body = raw[member.tell() :]

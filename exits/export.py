@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,13 +26,14 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..clients.wire import Preprocessing
+from ..clients.info import Preprocessing
+from ..clients.wire import Array
 from .bundle import INPUT, OUTPUT, Bundle
 from .bundle_writer import Description, Part, refuse_overwrite, write_bundle
 from .computation import exit_gmac
 from .manifest import ExitEntry, TensorShape
+from .multi_exit import MultiExit
 from .onnx_runner import OnnxRunner
-from .recipes import MultiExit
 
 # Read by every ONNX Runtime since 1.14 (IR 8) and TensorRT since 8.6: boards are not on the newest.
 OPSET, IR_VERSION = 18, 8
@@ -44,6 +45,17 @@ IDENTITY_CLASSES = tuple("0123456789")
 
 class ExportError(RuntimeError):
     """The exported graphs do not give what PyTorch gives; the text says where."""
+
+
+class Exported(NamedTuple):
+    """A network as graphs, not yet on disk. `examples` (n, *input shape) and what PyTorch gave for them, `wanted`
+    (exits, n, classes), are what every bundle made of it is compared on.
+    """
+
+    segments: list[Part]
+    heads: list[Part]
+    examples: Array
+    wanted: Array
 
 
 def export_network(
@@ -59,39 +71,51 @@ def export_network(
 
     Args:
         description: the multiply-adds of its exits are filled in here.
-        examples: real inputs, shape (n, *input shape), float32, n >= 2; up to 256 of them are compared.
+        examples: real inputs, shape (n, *input shape), n >= 2; up to 256 of them are compared.
         calibration: contents of `calibration.npz`.
     Raises:
-        ExportError: an exit differs from PyTorch by more than 1e-4 of its largest logit, or in a label.
+        ExportError: an exit differs from PyTorch by more than 1e-4 of its largest logit, or in a label; or it has an
+            operator that cannot be written as ONNX.
         FileExistsError: see `write_bundle`.
     """
     refuse_overwrite(out, replace=replace)
+    exported = export_graphs(network, examples)
+    return write_bundle(
+        out,
+        counted(description, exported.segments, exported.heads),
+        segments=exported.segments,
+        heads=exported.heads,
+        calibration=calibration,
+        replace=replace,
+        check=lambda bundle: check_parity(bundle, exported.examples, exported.wanted),
+    )
+
+
+def export_graphs(network: MultiExit, examples: Tensor) -> Exported:
+    """The parts as ONNX files in memory, in float32; the network stays as it is. Raises ExportError."""
     examples = examples[:EXAMPLES_MAX]
     # Training leaves weights channels-last, and the exporter writes other nodes for that: one layout, one file.
     plain = copy.deepcopy(network).cpu().float().eval()
     plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.inference_mode():
         wanted = plain(examples).numpy()
+    for index, logits in enumerate(wanted):
+        if not np.isfinite(logits).all():
+            raise ExportError(
+                f"exit {index} gives NaN or infinity for real inputs; the network is broken: train it again"
+            )
     fold_norms(plain)
     segments, heads = [], []
     # The exporter takes a batch of 1 for a constant, so it is shown 2.
     features = examples[:2]
-    for segment, head in zip(plain.segments, plain.heads, strict=True):
-        part, features = _export_part(segment, features)
+    for index, (segment, head) in enumerate(zip(plain.segments, plain.heads, strict=True)):
+        part, features = _export_part(segment, features, f"segment {index}")
         segments.append(part)
-        heads.append(_export_part(head, features)[0])
-    return write_bundle(
-        out,
-        _counted(description, segments, heads),
-        segments=segments,
-        heads=heads,
-        calibration=calibration,
-        replace=replace,
-        check=lambda bundle: check_parity(bundle, examples.numpy(), wanted),
-    )
+        heads.append(_export_part(head, features, f"head {index}")[0])
+    return Exported(segments, heads, examples.numpy(), wanted)
 
 
-def check_parity(bundle: Bundle, examples: Any, wanted: Any) -> None:
+def check_parity(bundle: Bundle, examples: Array, wanted: Array) -> None:
     """Compare a bundle with what PyTorch gave: `examples` (n, *input shape), `wanted` (exits, n, classes), float32.
 
     Raises:
@@ -153,55 +177,74 @@ def export_identity(name: str, out: Path, *, replace: bool = False) -> Bundle:
             "purpose": f"measures delen's own overhead; the answer to {4 * math.prod(shape)} bytes is their first 40",
         },
     )
-    segments = [_graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], shape, shape)]
-    heads = [_graph(head, ends, shape, (classes,))]
-    return write_bundle(out, _counted(description, segments, heads), segments=segments, heads=heads, replace=replace)
+    taken, logits = description.input, TensorShape(dtype="float32", shape=(classes,))
+    segments = [_graph([helper.make_node("Identity", [INPUT], [OUTPUT])], [], taken, taken)]
+    heads = [_graph(head, ends, taken, logits)]
+    return write_bundle(out, counted(description, segments, heads), segments=segments, heads=heads, replace=replace)
 
 
-def _counted(description: Description, segments: list[Part], heads: list[Part]) -> Description:
+def counted(description: Description, segments: list[Part], heads: list[Part]) -> Description:
     """The description with the multiply-adds of every exit, where they can be counted."""
     counts = exit_gmac([part.data for part in segments], [part.data for part in heads])
     exits = zip(description.exits, counts, strict=True)
     return description._replace(exits=tuple(msgspec.structs.replace(entry, gmac=count) for entry, count in exits))
 
 
-def _export_part(module: nn.Module, example: Tensor) -> tuple[Part, Tensor]:
+def _export_part(module: nn.Module, example: Tensor, what: str) -> tuple[Part, Tensor]:
     """One part as ONNX, and what it gives for `example`."""
     with torch.inference_mode():
         given = module(example)
     # Its output is the next part's input; inference tensors may not be traced.
     example, given = example.clone(), given.contiguous().clone()
-    with _exporter_quiet():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            verbose=False,
-        )
+    try:
+        with _exporter_quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"{what} cannot be written as ONNX: {_reason(error)}; expected operators with a form in opset {OPSET} and "
+            "an open batch: exit elsewhere, or write that module with other operators"
+        ) from error
     assert program is not None
     model = program.model_proto
     initializers = [_plain_tensor(tensor) for tensor in model.graph.initializer]
     nodes = [_plain_node(node) for node in model.graph.node]
-    return _graph(nodes, initializers, tuple(example.shape[1:]), tuple(given.shape[1:])), given
+    return _graph(nodes, initializers, _shape_of(example), _shape_of(given)), given
 
 
-def _graph(nodes: list[Any], initializers: list[Any], taken: tuple[int, ...], given: tuple[int, ...]) -> Part:
-    graph = helper.make_graph(
-        nodes,
-        "part",
-        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["batch", *taken])],
-        [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", *given])],
-        initializers,
-    )
+def _shape_of(batch: Tensor) -> TensorShape:
+    return TensorShape(dtype=str(batch.dtype).removeprefix("torch."), shape=tuple(batch.shape[1:]))
+
+
+def _reason(error: Exception) -> str:
+    """The first cause in its own words: what the exporter says itself is a page of advice."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)[:300]
+
+
+def _graph(nodes: list[Any], initializers: list[Any], taken: TensorShape, given: TensorShape) -> Part:
+    ports = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)), ["batch", *tensor.shape]
+        )
+        for name, tensor in ((INPUT, taken), (OUTPUT, given))
+    ]
+    graph = helper.make_graph(nodes, "part", ports[:1], ports[1:], initializers)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="delen"
     )
     onnx.checker.check_model(model, full_check=True)
-    return Part(model.SerializeToString(deterministic=True), TensorShape(dtype="float32", shape=given))
+    return Part(model.SerializeToString(deterministic=True), given)
 
 
 def _plain_node(node: Any) -> Any:

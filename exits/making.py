@@ -9,36 +9,28 @@ Does not: define networks (`recipes.py`), print, or choose anything by looking a
 
 from __future__ import annotations
 
-import os
-import tempfile
+import dataclasses
 import zipfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..clients.wire import Preprocessing
+from ..clients.info import Preprocessing
 from .bundle_writer import Description, refuse_overwrite
 from .calibrate import CalibrationResult, calibrate
+from .checkpoint import write_arrays
 from .datasets import Labelled, Split, load
 from .export import export_network
 from .manifest import ExitEntry, TensorShape
-from .recipes import MultiExit, Recipe
-from .runner import EngineFault
-from .train import normalise, predict, train
-
-Stage = Literal["train", "calibrate", "export"]
-
-
-class WeightsError(ValueError):
-    """A file of weights is unreadable or another network's; the text says which file and why."""
-
-
-class PlaceError(OSError):
-    """Nothing can be written where the bundle or its weights should go."""
+from .multi_exit import MultiExit
+from .predict import predict
+from .recipes import Recipe, normalise
+from .training import Notes, OnProgress, Progress, Task, check_device, follow, try_place
+from .weights_file import WeightsError
 
 
 class Order(NamedTuple):
@@ -46,7 +38,8 @@ class Order(NamedTuple):
 
     `out`: the bundle's directory. `data`: folder of the data set's files, None looks in the usual places.
     `weights`: take these, saved by an earlier order, instead of training. `keep_weights`: where to save them once
-    trained. `replace`: an older bundle at `out` may go.
+    trained; beside it lie the log and, while training, the checkpoint. `restart`: forget an interrupted training.
+    `replace`: an older bundle at `out` may go.
     """
 
     recipe: Recipe
@@ -56,16 +49,8 @@ class Order(NamedTuple):
     device: str = "cpu"
     weights: Path | None = None
     keep_weights: Path | None = None
+    restart: bool = False
     replace: bool = False
-
-
-class Progress(NamedTuple):
-    """`done` of `total` steps of a stage; `note` says what there is to say, e.g. the loss."""
-
-    stage: Stage
-    done: int
-    total: int
-    note: str
 
 
 class ExitReport(NamedTuple):
@@ -92,7 +77,7 @@ class TrainReport(NamedTuple):
     exits: tuple[ExitReport, ...]
 
 
-def make_bundle(order: Order, on_progress: Callable[[Progress], None]) -> TrainReport:
+def make_bundle(order: Order, on_progress: OnProgress) -> TrainReport:
     """Make one bundle.
 
     Raises:
@@ -101,13 +86,14 @@ def make_bundle(order: Order, on_progress: Callable[[Progress], None]) -> TrainR
         PlaceError: nothing can be written there.
         EngineFault: `device`: there is no such device.
         WeightsError: `order.weights` do not belong to the recipe.
+        CheckpointError: the checkpoint is damaged or of another training.
         ExportError: the exported graphs do not give what PyTorch gives.
     """
     recipe = order.recipe
     refuse_overwrite(order.out, replace=order.replace)
     for place in {order.out, order.keep_weights or order.out}:
-        _try_place(place.parent)
-    _check_device(order.device)
+        try_place(place.parent)
+    check_device(order.device)
     split = load(recipe.name, order.data, seed=order.seed)
     network = _obtain(order, split, on_progress)
     on_progress(Progress("calibrate", 0, 1, f"{len(split.calibration.labels)} held-out images"))
@@ -140,16 +126,7 @@ def make_bundle(order: Order, on_progress: Callable[[Progress], None]) -> TrainR
 
 def save_weights(network: MultiExit, path: Path) -> None:
     """Save a network's weights as plain arrays; the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Any: numpy's own types take `**` for the switch `allow_pickle`, which older ones do not know.
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    handle, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-        Path(hidden).replace(path)
-    finally:
-        Path(hidden).unlink(missing_ok=True)
+    write_arrays(path, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
 
 
 def load_weights(recipe: Recipe, path: Path) -> MultiExit:
@@ -168,40 +145,25 @@ def load_weights(recipe: Recipe, path: Path) -> MultiExit:
     return network.eval()
 
 
-def _obtain(order: Order, split: Split, on_progress: Callable[[Progress], None]) -> MultiExit:
+def _obtain(order: Order, split: Split, on_progress: OnProgress) -> MultiExit:
+    recipe, kept = order.recipe, order.keep_weights
     if order.weights is not None:
-        return load_weights(order.recipe, order.weights)
-    progress = train(order.recipe, split.train, seed=order.seed, device=order.device)
-    while True:
-        try:
-            epoch = next(progress)
-        except StopIteration as end:
-            network: MultiExit = end.value
-            break
-        done = epoch.index * epoch.steps_total + epoch.steps
-        note = f"epoch {epoch.index + 1} of {epoch.count}, loss {epoch.loss:.4f}"
-        on_progress(Progress("train", done, epoch.count * epoch.steps_total, note))
-    if order.keep_weights is not None:
-        save_weights(network, order.keep_weights)
+        return load_weights(recipe, order.weights)
+    torch.manual_seed(order.seed)
+    network = recipe.build()
+    # Building and training draw from one stream of random numbers.
+    plan = dataclasses.replace(recipe.plan, seed=None, device=order.device)
+    stem = None if kept is None else kept.with_name(kept.name.removesuffix(".npz").removesuffix(".weights"))
+    notes = Notes(
+        None if stem is None else stem.with_name(f"{stem.name}.checkpoint.npz"),
+        None if stem is None else stem.with_name(f"{stem.name}.train.jsonl"),
+        restart=order.restart,
+    )
+    network = follow(Task(network, split, plan, partial(normalise, recipe)), notes, on_progress)
+    if kept is not None:
+        save_weights(network, kept)
+    notes.forget()
     return network
-
-
-def _try_place(folder: Path) -> None:
-    """Write and forget: training takes up to an hour, and would be lost where its result cannot be kept."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise PlaceError(f"nothing can be written in {folder}: {error.strerror}; choose another place") from error
-
-
-def _check_device(name: str) -> None:
-    """Raises EngineFault where PyTorch could not train on it."""
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-        raise EngineFault("device", f"no device {name!r}; expected cpu, cuda, or cuda:1 for the second GPU")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise EngineFault("device", f"no device {name!r}: this PyTorch sees {torch.cuda.device_count()} GPUs; use cpu")
 
 
 def _logits(network: MultiExit, recipe: Recipe, part: Labelled) -> npt.NDArray[np.float32]:
@@ -229,7 +191,7 @@ def _describe(order: Order, result: CalibrationResult, split: Split, tested: lis
         provenance={
             "data": recipe.data,
             "recipe": f"{recipe.name} {recipe.version}",
-            "epochs": str(recipe.epochs),
+            "epochs": str(recipe.plan.epochs),
             "seed": str(order.seed),
             "torch": torch.__version__,
             "test_accuracy": f"{rates} by exit, on {len(split.test.labels)} test images",

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from ..clients.info import Preprocessing
 from ..clients.places import name_fault
-from ..clients.wire import DTYPES, RANK_MAX, Preprocessing
+from ..clients.wire import DTYPES, RANK_MAX
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,6 +29,7 @@ EXITS_MAX = 32
 CLASSES_MAX = 100_000
 # One input of 2^28 values is a gigabyte of float32: more than any edge board should batch.
 VALUES_MAX = 2**28
+Precision = Literal["fp32", "fp16", "int8"]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -73,7 +75,8 @@ class HashedFile(_Record, frozen=True):
 class Manifest(_Record, frozen=True):
     """A network. `segments[k]`, `heads[k]` and `exits[k]` belong to exit k; segment k takes what segment k-1 gives.
 
-    `provenance`: free text by key: data, recipe, seed, versions, accuracies on the test part.
+    `provenance`: free text by key: data, recipe, seed, versions, accuracies on the test part. `precision`: what its
+    graphs compute in; what crosses their edges is float32 all the same.
     """
 
     format: int
@@ -88,6 +91,7 @@ class Manifest(_Record, frozen=True):
     exits: tuple[ExitEntry, ...]
     calibration: HashedFile | None = None
     provenance: dict[str, str] = {}
+    precision: Precision = "fp32"
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 by file name, of every file the manifest names."""

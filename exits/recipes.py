@@ -1,7 +1,8 @@
 """The networks that delen ships, and how each is trained: architecture and hyper-parameters, nothing else.
 
-A recipe is read by `train.py`. Both networks are small residual CNNs written for this project; `fashion` is sized so
-that its four exits cost about 6, 22, 58 and 100 % of the whole, because exits that cost nearly the same teach nothing.
+A recipe is read by `making.py`, its plan by `train.py`. Both networks are small residual CNNs written for this project;
+`fashion` is sized so that its four exits cost about 6, 22, 58 and 100 % of the whole, because exits that cost nearly
+the same teach nothing.
 """
 
 from __future__ import annotations
@@ -12,26 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
-class MultiExit(nn.Module):
-    """Segments in order, one head per exit.
-
-    `forward` gives the logits of every exit, shape (exits, batch, classes); serving runs segments and heads one by one.
-    """
-
-    def __init__(self, segments: list[nn.Module], heads: list[nn.Module]) -> None:
-        super().__init__()
-        if len(segments) != len(heads):
-            raise ValueError(f"{len(segments)} segments need as many heads, not {len(heads)}")
-        self.segments = nn.ModuleList(segments)
-        self.heads = nn.ModuleList(heads)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features, logits = images, []
-        for segment, head in zip(self.segments, self.heads, strict=True):
-            features = segment(features)
-            logits.append(head(features))
-        return torch.stack(logits)
+from ..clients.wire import Array
+from .fit_plan import Augmentation, FitPlan
+from .multi_exit import MultiExit
 
 
 class Residual(nn.Module):
@@ -56,13 +40,7 @@ class Residual(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one network is made and trained.
-
-    `exit_weights`: each exit's share in the joint loss. `distill`: weight of the divergence from the last exit's
-    (detached) distribution, for all earlier exits. `shift_px`, `flip`, `erase_px`: augmentation. `threads`: how
-    many to train with on any number of cores, since the order in which gradients are summed changes the network; None
-    takes what there is.
-    """
+    """How one network is made and trained; its images are bytes of one channel, normalised by `mean` and `std`."""
 
     name: str
     version: str
@@ -73,17 +51,12 @@ class Recipe:
     mean: float
     std: float
     build: Callable[[], MultiExit]
-    epochs: int
-    batch: int
-    rate: float
-    weight_decay: float
-    exit_weights: tuple[float, ...]
-    distill: float
-    shift_px: int
-    flip: bool
-    erase_px: int
-    precision: str
-    threads: int | None
+    plan: FitPlan
+
+
+def normalise(recipe: Recipe, images: Array) -> Tensor:
+    """Bytes to what the network eats: shape kept, float32, (value/255 - mean)/std."""
+    return (torch.tensor(images).float() / 255 - recipe.mean) / recipe.std
 
 
 def _conv(width_in: int, width_out: int, stride: int = 1) -> list[nn.Module]:
@@ -141,17 +114,16 @@ RECIPES = {
         mean=0.2860,
         std=0.3530,
         build=_build_fashion,
-        epochs=18,
-        batch=128,
-        rate=0.15,
-        weight_decay=5e-4,
-        exit_weights=(0.25, 0.5, 0.75, 1.0),
-        distill=0.5,
-        shift_px=2,
-        flip=True,
-        erase_px=8,
-        precision="bf16",
-        threads=None,
+        plan=FitPlan(
+            epochs=18,
+            batch=128,
+            rate=0.15,
+            weight_decay=5e-4,
+            exit_weights=(0.25, 0.5, 0.75, 1.0),
+            distill=0.5,
+            augmentation=Augmentation(shift_px=2, flip=True, erase_px=8),
+            precision="bf16",
+        ),
     ),
     "digits": Recipe(
         name="digits",
@@ -163,16 +135,14 @@ RECIPES = {
         mean=0.3053,
         std=0.3760,
         build=_build_digits,
-        epochs=40,
-        batch=64,
-        rate=0.05,
-        weight_decay=1e-4,
-        exit_weights=(0.5, 0.75, 1.0),
-        distill=0.25,
-        shift_px=0,
-        flip=False,
-        erase_px=0,
-        precision="fp32",
-        threads=2,
+        plan=FitPlan(
+            epochs=40,
+            batch=64,
+            rate=0.05,
+            weight_decay=1e-4,
+            exit_weights=(0.5, 0.75, 1.0),
+            distill=0.25,
+            threads=2,
+        ),
     ),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..clients.wire import Preprocessing
+from ..clients.info import Preprocessing
 from .datasets import Labelled
 
 SAMPLE_COUNTS = {"fashion": 2000, "digits": 360}

@@ -1,34 +1,43 @@
-"""Train a shipped recipe: joint loss over all exits, self-distillation from the last, an averaged copy of the weights.
+"""Train a multi-exit network: all of it, or its heads alone on a trunk that stays as it is.
 
-Flow: `train(recipe, split)` yields one `Epoch` per pass (for a progress bar) and returns the averaged network; export
-and calibration are `export.py` and `calibrate.py`.
+Flow: `fit(network, data, plan)` yields an `Epoch` several times a pass (for a progress bar and a log) and returns the
+network with averaged weights; calibration and export are others' work. With a `Checkpoint` it goes on where a killed
+training was.
 
-Reproducible: the same recipe, seed, torch and kind of CPU (kernels differ by instruction set) give the same network bit
-for bit on the same number of threads, which a recipe may fix (`digits` does). Elsewhere it is another network of much
-the same accuracy. Does not: read files, print, or look at the test part.
+Reproducible: the same plan, seed, torch and kind of CPU (kernels differ by instruction set) give the same network bit
+for bit on the same number of threads, which a plan may fix (that of `digits` does), interrupted or not. Elsewhere it is
+another network of much the same accuracy. Does not: read data files, print, or choose anything by the accuracies that
+it reports.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .datasets import Labelled
-from .recipes import MultiExit, Recipe
+from .checkpoint import Checkpoint, TrainingState
+from .course import Course
+from .datasets import Labelled, Split
+from .fit_plan import FitPlan, PlanError
+from .multi_exit import MultiExit
+from .predict import Prepare, as_tensor
 
-# The copy averages over the last twentieth of all steps: long enough to smooth, short enough to forget the high rates.
-AVERAGED_SHARE = 0.05
+
+class TrainingError(RuntimeError):
+    """Training came to nothing; the text says where and what to change."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images: mean joint loss, and the learning rate it ended with."""
+    """Where training is: `steps` of `steps_total` in pass `index` of `count`.
+
+    `loss`: mean over these steps of what is minimised; `losses`: each trained exit's own cross entropy. `rate`: of
+    learning, as it stands. `accuracies`: every exit's on up to 2,000 test samples, at the end of a pass only.
+    """
 
     index: int
     count: int
@@ -36,82 +45,106 @@ class Epoch:
     rate: float
     steps: int
     steps_total: int
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...] | None
 
 
-def train(recipe: Recipe, data: Labelled, *, seed: int = 0, device: str = "cpu") -> Generator[Epoch, None, MultiExit]:
-    """Train on `data`; yields progress several times an epoch, returns the averaged network on the CPU, in eval mode.
-
-    Source: joint loss of BranchyNet (ICPR'16), divergence from the last exit of Be Your Own Teacher (ICCV'19);
-    differs: the teacher is detached, so that early exits never pull the last one down.
-    """
-    with _threads(recipe.threads):
-        return (yield from _train(recipe, data, seed=seed, device=device))
-
-
-def _train(recipe: Recipe, data: Labelled, *, seed: int, device: str) -> Generator[Epoch, None, MultiExit]:
-    torch.manual_seed(seed)
-    network = recipe.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = normalise(recipe, data.images)
-    labels = torch.from_numpy(data.labels)
-    steps_per_epoch = len(labels) // recipe.batch
-    decay = 1 - 1 / max(1.0, AVERAGED_SHARE * recipe.epochs * steps_per_epoch)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-    optimiser = torch.optim.SGD(
-        network.parameters(), recipe.rate, momentum=0.9, weight_decay=recipe.weight_decay, nesterov=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, total_steps=recipe.epochs * steps_per_epoch, pct_start=0.2, final_div_factor=1e3
-    )
-    report_every = max(1, steps_per_epoch // 20)
-    for index in range(recipe.epochs):
-        network.train()
-        loss_sum = 0.0
-        for step, (batch, target) in enumerate(_batches(recipe, images, labels), start=1):
-            with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                logits = network(batch.to(device).contiguous(memory_format=torch.channels_last))
-            loss = joint_loss(recipe, logits.float(), target.to(device))
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            averaged.update_parameters(network)
-            loss_sum += float(loss.detach())
-            if step % report_every == 0 or step == steps_per_epoch:
-                rate = float(schedule.get_last_lr()[0])
-                yield Epoch(index, recipe.epochs, loss_sum / step, rate, step, steps_per_epoch)
-    result = averaged.module
-    assert isinstance(result, MultiExit)
-    return result.cpu().eval()
-
-
-def normalise(recipe: Recipe, images: object) -> Tensor:
-    """Bytes to what the network eats: shape kept, float32, (value/255 - mean)/std."""
-    return (torch.tensor(images).float() / 255 - recipe.mean) / recipe.std
-
-
-def joint_loss(recipe: Recipe, logits: Tensor, target: Tensor) -> Tensor:
-    """Weighted cross entropy of all exits, plus the earlier exits' divergence from the last one's distribution.
+def fit(
+    network: MultiExit,
+    data: Split,
+    plan: FitPlan,
+    *,
+    prepare: Prepare | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Generator[Epoch, None, MultiExit]:
+    """Train `network` itself on the training part; returns it on the CPU, in eval mode, with averaged weights.
 
     Args:
-        logits: shape (exits, batch, classes), float32.
-        target: shape (batch,), int64.
+        prepare: from raw values to inputs; None: bytes become 0 to 1, everything else stays. See `predict.preparation`.
+        checkpoint: where to save the state, and to go on from if it is there.
+    Raises:
+        PlanError: the plan does not suit the network, the data or the device.
+        CheckpointError: the checkpoint is damaged or of another training.
+        TrainingError: the loss is no number any more.
     """
-    total = logits.new_zeros(())
-    teacher = functional.log_softmax(logits[-1].detach(), dim=-1)
-    for weight, exit_logits in zip(recipe.exit_weights, logits, strict=True):
-        total = total + weight * functional.cross_entropy(exit_logits, target)
-    for weight, exit_logits in zip(recipe.exit_weights[:-1], logits[:-1], strict=True):
-        student = functional.log_softmax(exit_logits, dim=-1)
-        divergence = functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
-        total = total + recipe.distill * weight * divergence
-    return total / sum(recipe.exit_weights)
+    _check_plan(plan, network, data.train)
+    with _threads(plan.threads):
+        return (yield from _fit(Course(network, data, plan, prepare or as_tensor), checkpoint))
 
 
-@torch.inference_mode()
-def predict(network: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
-    """Logits of every exit for every image: shape (exits, n, classes), float32."""
-    network.eval()
-    return torch.cat([network(part) for part in torch.split(images, batch)], dim=1)
+def _fit(course: Course, checkpoint: Checkpoint | None) -> Generator[Epoch, None, MultiExit]:
+    plan, network = course.plan, course.network
+    of = course.identity() if checkpoint is not None else {}
+    if plan.seed is not None:
+        torch.manual_seed(plan.seed)
+    network.to(course.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = course.begin()
+    if checkpoint is not None:
+        checkpoint.restore(state, of)
+    report_every = max(1, course.steps // 20)
+    while state.epoch < plan.epochs:
+        if state.step == 0:
+            state.order = torch.randperm(len(course.labels))
+            state.sums = [0.0] * (1 + len(course.heads))
+            if state.epoch == 0:
+                state.first_order = state.order
+        course.set_modes(state)
+        while state.step < course.steps:
+            _take_step(course, state)
+            if state.step % report_every == 0 and state.step < course.steps:
+                yield _report(course, state, None)
+            if checkpoint is not None and state.step < course.steps and checkpoint.is_due():
+                checkpoint.save(state, of)
+        yield _report(course, state, course.watch(state.averaged))
+        state.epoch, state.step = state.epoch + 1, 0
+        if checkpoint is not None:
+            checkpoint.save(state, of)
+    course.learner.load_state_dict(state.averaged.module.state_dict())
+    return network.cpu().eval()
+
+
+def _take_step(course: Course, state: TrainingState) -> None:
+    start = state.step * course.plan.batch
+    loss, entropies = course.losses(state.order[start : start + course.plan.batch])
+    state.optimiser.zero_grad()
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    before = state.scaler.get_scale()
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    # A scale that fell says that this step's gradients overflowed and were not taken.
+    if state.scaler.get_scale() >= before:
+        state.schedule.step()
+        state.averaged.update_parameters(course.learner)
+    state.step += 1
+    values = [float(loss.detach()), *torch.stack(entropies).detach().tolist()]
+    if not math.isfinite(values[0]):
+        raise TrainingError(
+            f"the loss became {values[0]} in epoch {state.epoch + 1}, step {state.step}; a lower --rate may mend it, "
+            "or the data holds values that are far too large"
+        )
+    state.sums = [total + value for total, value in zip(state.sums, values, strict=True)]
+
+
+def _report(course: Course, state: TrainingState, accuracies: tuple[float, ...] | None) -> Epoch:
+    loss, *losses = (total / state.step for total in state.sums)
+    rate = float(state.schedule.get_last_lr()[0])
+    return Epoch(state.epoch, course.plan.epochs, loss, rate, state.step, course.steps, tuple(losses), accuracies)
+
+
+def _check_plan(plan: FitPlan, network: MultiExit, part: Labelled) -> None:
+    exits = len(network.heads)
+    if plan.exit_weights is not None and (len(plan.exit_weights) != exits or min(plan.exit_weights) <= 0):
+        raise PlanError(f"{len(plan.exit_weights)} exit weights for {exits} exits; give one above 0 for each")
+    if plan.trunk == "frozen" and plan.last_head == "kept" and exits == 1:
+        raise PlanError("a frozen trunk and a single head that is kept leave nothing to train; attach more exits")
+    if plan.precision == "fp16" and not plan.device.startswith("cuda"):
+        raise PlanError("fp16 is for GPUs; take bf16 or fp32 on a CPU")
+    if plan.augmentation and part.images.ndim != 4:
+        raise PlanError(
+            f"inputs of shape {part.images.shape[1:]} are no pictures; leave out --shift, --flip and --erase"
+        )
+    if len(part.labels) < plan.batch:
+        raise PlanError(f"{len(part.labels)} training samples do not fill one batch of {plan.batch}; lower --batch")
 
 
 @contextmanager
@@ -123,40 +156,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _batches(recipe: Recipe, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    order = torch.randperm(len(labels))
-    for start in range(0, len(labels) - recipe.batch + 1, recipe.batch):
-        picked = order[start : start + recipe.batch]
-        yield _augment(recipe, images[picked]), labels[picked]
-
-
-def _augment(recipe: Recipe, batch: Tensor) -> Tensor:
-    """Random mirror, shift and one blank square per image, all drawn from torch's seeded generator."""
-    count, _, height, width = batch.shape
-    if recipe.flip:
-        mirrored = torch.rand(count) < 0.5
-        batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-    background = float(batch.min())
-    if recipe.shift_px:
-        reach = recipe.shift_px
-        padded = functional.pad(batch, (reach,) * 4, value=background)
-        offsets = torch.randint(0, 2 * reach + 1, (count, 2))
-        rows = (offsets[:, :1] + torch.arange(height))[:, None, :, None]
-        columns = (offsets[:, 1:] + torch.arange(width))[:, None, None, :]
-        batch = padded[
-            torch.arange(count)[:, None, None, None], torch.arange(batch.shape[1])[None, :, None, None], rows, columns
-        ]
-    if recipe.erase_px:
-        corner = (
-            torch.stack([torch.randint(0, size, (count,)) for size in (height, width)], dim=1) - recipe.erase_px // 2
-        )
-        rows, columns = torch.arange(height)[None], torch.arange(width)[None]
-        in_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + recipe.erase_px)
-        in_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + recipe.erase_px)
-        erased = (in_rows[:, :, None] & in_columns[:, None, :])[:, None] & (torch.rand(count) < 0.5)[
-            :, None, None, None
-        ]
-        batch = torch.where(erased, torch.full_like(batch, background), batch)
-    return batch

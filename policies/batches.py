@@ -28,8 +28,8 @@ def prefix(members: Sequence[Waiting], served: Served, depth: int, now_us: int) 
         return [first]
     stage, deadline_us = first.stage, first.deadline_us
     deepest = max(depth, first.expected)
-    # Under a gate most leave at the next exit: what pays off there counts.
-    nearest = deepest if first.gate is None else served.next_exit[stage]
+    # Under gates most leave at the next one: what pays off there counts.
+    nearest = deepest if first.gates is None else first.nearest
     wanted = list(members[: batch_max(first, nearest)])
     if not any(map(_alone, wanted)):
         # Mostly there is time for all of them, and then for each on the way.
@@ -134,8 +134,8 @@ def _segments_us(served: Served, deepest: int, batch: int) -> tuple[int, ...]:
 
 def _row(member: Waiting, stop: int, keeps: bool) -> Row:
     keep = stop < member.target and (keeps or member.staged or stop < member.mandatory)
-    if member.gate is None:
-        return Row(member.ticket, stop, (), None, keep)
-    end = stop + 1 if keep else stop
-    exits = tuple([exit_index for exit_index in member.served.ladder if member.stage <= exit_index < end])
-    return Row(member.ticket, stop, exits, member.gate, keep)
+    if member.gates is None:
+        return Row(member.ticket, stop, (), (), keep)
+    end, gates = stop + 1 if keep else stop, member.gates
+    exits = tuple([exit_index for exit_index in range(member.stage, end) if gates[exit_index] < math.inf])
+    return Row(member.ticket, stop, exits, tuple([gates[exit_index] for exit_index in exits]), keep, member.audit)

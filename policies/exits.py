@@ -11,17 +11,22 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from ..clients.bounds import Bounds, Condition, ConditionSet, Objective, OnMiss
+from ..clients.bounds import Bounds, Certifies, Condition, ConditionSet, Objective, OnMiss
 from ..clients.wire import Certificate, Offer, Stop
-from .gates import GatePlan
+from .gates import CertifiedPlan
 from .view import Served, rounded_up
 
 # Tenants may vary their bounds as they like; what is remembered of that is bounded.
 PLANS_MAX = 1024
+# DESIGN.md 6.
+CERTAINTY_DEFAULT = 0.9
 
 
 class Asked(NamedTuple):
-    """Bounds with every default filled in: what this request is held to."""
+    """Bounds with every default filled in: what this request is held to.
+
+    `withdrawn`: its tenant's inputs have been shown to be unlike the calibration samples, so nothing is certified.
+    """
 
     latency_ms: float | None
     accuracy: float | None
@@ -29,6 +34,9 @@ class Asked(NamedTuple):
     objective: Objective
     on_miss: OnMiss
     conditions: tuple[ConditionSet | None, ...] | None
+    certainty: float = CERTAINTY_DEFAULT
+    certificate: Certifies = "marginal"
+    withdrawn: bool = False
 
     @property
     def bounded(self) -> bool:
@@ -44,14 +52,16 @@ class Asked(NamedTuple):
 class ExitPlan:
     """How deep a request must and may go: to `mandatory` in any case, to `target` if there is time.
 
-    `limit`: why it would stop at `target`. `gate`: leave earlier where it says so, None for a fixed exit.
+    `limit`: why it would stop at `target`. `gate`: leave earlier where it says so, None for a fixed exit. `proof`: what
+    the accuracy is certified by, the gate's or the fixed exit's; None where it is not.
     """
 
     mandatory: int
     target: int
-    gate: GatePlan | None
+    gate: CertifiedPlan | None
     limit: Stop
     certificate: Certificate
+    proof: CertifiedPlan | None = None
 
 
 class Misfit(NamedTuple):
@@ -71,7 +81,9 @@ def asked(bounds: Bounds) -> Asked:
     elif accuracy is not None and latency is None and energy is None:
         objective = "energy"
     on_miss: OnMiss = "answer" if bounds.on_miss is UNSET else bounds.on_miss
-    return Asked(latency, accuracy, energy, objective, on_miss, conditions)
+    certainty = CERTAINTY_DEFAULT if bounds.certainty is UNSET else bounds.certainty
+    certificate: Certifies = "marginal" if bounds.certificate is UNSET else bounds.certificate
+    return Asked(latency, accuracy, energy, objective, on_miss, conditions, certainty, certificate)
 
 
 def _given(value: float | None | UnsetType) -> float | None:
@@ -92,7 +104,7 @@ def plan(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     if wanted.latency_ms is not None and takes_us > served.guard.usable_us(wanted.latency_ms):
         return _plan_bounds(wanted, served)
     # Where time limits nothing, the same bounds always give the same plan.
-    key = (wanted.accuracy, wanted.energy_mj, wanted.objective)
+    key = wanted._replace(latency_ms=None if wanted.latency_ms is None else 0.0, on_miss="answer")
     known = served.plans.get(key)
     if known is None:
         if len(served.plans) >= PLANS_MAX:
@@ -151,33 +163,62 @@ def _in_time(wanted: Asked, served: Served, fits: tuple[int, ...]) -> tuple[int,
 
 
 def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit: Stop) -> ExitPlan | Misfit:
-    """A fixed exit or a gate, whichever costs less on average; both uncertified."""
+    """The cheapest way that is certified: gates or a fixed exit, none deeper than what the other bounds allow.
+
+    With objective accuracy a fixed exit, from which on every one is certified too: deeper ones are then gifts.
+    """
+    assert wanted.accuracy is not None
+    if wanted.withdrawn:
+        # As right as it can be: to the deepest exit the other bounds allow, and nothing is promised.
+        return ExitPlan(exits[-1], exits[-1], None, limit, "withdrawn")
+    if served.gates is None:
+        return _plan_uncertified(wanted, served, exits, limit)
+    gated = wanted.objective != "accuracy"
+    conditional = gated and wanted.certificate == "conditional"
+    # A deadline may stop a request wherever it is; energy is looked at in full beforehand.
+    deepest, forcible = exits[-1], wanted.latency_ms is not None
+    proof = served.gates.plan(
+        wanted.accuracy, wanted.certainty, conditional=conditional, deepest=deepest, forcible=forcible, gated=gated
+    )
+    if proof is None:
+        best = served.gates.best(
+            wanted.certainty, conditional=conditional, deepest=deepest, forcible=forcible, gated=gated
+        )
+        return Misfit(_uncertifiable(wanted, served, best), Offer(accuracy=best or None))
+    if not gated:
+        return ExitPlan(proof.last, exits[-1], None, limit, "certified", proof)
+    stop: Stop = "objective" if proof.last != served.exit_last else "last_exit"
+    return ExitPlan(proof.last, proof.last, proof if proof.gated else None, stop, "certified", proof)
+
+
+def _uncertifiable(wanted: Asked, served: Served, best: float) -> str:
+    """What cannot be promised, what can, and what would help."""
+    assert served.gates is not None
+    assert wanted.accuracy is not None
+    said = (
+        f"accuracy {wanted.accuracy:g} cannot be certified for {served.name} under these bounds: best is {best:.4f} "
+        f"at certainty {wanted.certainty:g} (n={served.gates.proofs.n})"
+    )
+    needed = served.gates.needed(wanted.accuracy, wanted.certainty)
+    if needed is None or needed <= served.gates.proofs.n + served.gates.proofs.fit_n:
+        return said
+    return f"{said}; about {needed:,} labelled samples would do: delen calibrate"
+
+
+def _plan_uncertified(wanted: Asked, served: Served, exits: tuple[int, ...], limit: Stop) -> ExitPlan | Misfit:
+    """Without a calibration file: the shallowest exit that is accurate enough by the profile."""
     assert wanted.accuracy is not None
     accuracy = served.costs.accuracy
     fixed = next((exit_index for exit_index in exits if accuracy[exit_index] >= wanted.accuracy), None)
-    # A gate lets hard inputs run to the last exit, so it needs them all to be allowed.
-    allowed = served.gates if exits == served.ladder and _gate_affordable(wanted, served) else None
-    gate = allowed.plan(wanted.accuracy) if allowed is not None else None
-    if fixed is None and gate is None:
-        best = max(accuracy[exits[-1]], allowed.best_accuracy if allowed is not None else 0.0)
+    if fixed is None:
+        best = accuracy[exits[-1]]
         return Misfit(
             f"accuracy {wanted.accuracy:g}: the best of {served.name} under the other bounds is {best:.4f}",
             Offer(accuracy=int(best * 1e4) / 1e4),
         )
-    if wanted.objective == "accuracy" and fixed is not None:
+    if wanted.objective == "accuracy":
         return ExitPlan(fixed, exits[-1], None, limit, "uncertified")
-    if gate is not None and (fixed is None or _mean_us(served, gate) < served.costs.path_us(0, fixed, 1)):
-        return ExitPlan(exits[-1], exits[-1], gate, "last_exit", "uncertified")
-    assert fixed is not None
     return ExitPlan(fixed, fixed, None, "objective" if fixed != served.exit_last else "last_exit", "uncertified")
-
-
-def _gate_affordable(wanted: Asked, served: Served) -> bool:
-    """Whether a request that no gate lets go stays within its energy cap."""
-    if wanted.energy_mj is None:
-        return True
-    most_mj = served.costs.most_mj(served.exit_last)
-    return most_mj is not None and most_mj <= wanted.energy_mj
 
 
 def as_conditions(wanted: Asked, served: Served) -> Asked:
@@ -210,13 +251,3 @@ def _plan_conditions(
         best = served.costs.accuracy[served.exit_last]
         return Misfit(f"accuracy {least:g}: the best exit of {served.name} has {best:.4f}", Offer(accuracy=best))
     return ExitPlan(mandatory, served.exit_last, None, "last_exit", "none")
-
-
-def _mean_us(served: Served, gate: GatePlan) -> float:
-    """What a gated request costs on average: its trunk to where it leaves, and every head it passed."""
-    total, heads = 0.0, 0.0
-    for exit_index in served.ladder:
-        trunk = served.costs.path_us(0, exit_index, 1)
-        total += gate.shares[exit_index] * (trunk + heads)
-        heads += served.costs.head_us[exit_index][1]
-    return total

@@ -90,6 +90,10 @@ class Shares:
 
     def _weigh(self) -> None:
         active = self._active
+        if len(active) == 1:
+            [alone] = active
+            alone.level, alone.worth = 1.0, alone.weight
+            return
         if not active:
             return
         virtual = [share.virtual_us for share in active]

@@ -45,11 +45,18 @@ def in_order(parts: Iterable[Sequence[Chunk]]) -> list[Chunk]:
 
 
 def slack_us(work: Sequence[Chunk], start_us: int) -> int:
-    """How long all of `work` could wait from `start_us` on without a deadline missed; NEVER_US if none has one."""
+    """How long all of `work` could wait from `start_us` on without a deadline missed; NEVER_US if none has one.
+
+    Gated work counts with what it is likely to take; admission (`late_after`) counts the most.
+    """
     slack, mean_us, variance = float(NEVER_US), float(start_us), 0.0
-    for _, deadline_us, path_us, served in work:
+    for _, deadline_us, path_us, served, likely_us, spread_us in work:
         correction = served.correction
         took_us = path_us * correction.mu
+        if likely_us is not None:
+            # Who leaves by a gate leaves time for others; who was let in was let in as if nobody did.
+            took_us = likely_us * correction.mu
+            variance += (spread_us * correction.mu) ** 2
         mean_us += served.hop_us + took_us
         variance += (took_us * correction.margin) ** 2
         left_us = deadline_us - mean_us
@@ -64,7 +71,7 @@ def slack_us(work: Sequence[Chunk], start_us: int) -> int:
 def late_after(work: Sequence[Chunk], start_us: int, due_us: int) -> bool:
     """Whether any of `work` that is due at `due_us` or later would miss its deadline."""
     mean_us, variance = float(start_us), 0.0
-    for chunk_due_us, deadline_us, path_us, served in work:
+    for chunk_due_us, deadline_us, path_us, served, _, _ in work:
         correction = served.correction
         took_us = path_us * correction.mu
         mean_us += served.hop_us + took_us

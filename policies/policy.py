@@ -17,6 +17,7 @@ from .fixed_exit import FixedExit, FixedExitOptions
 from .latency_first import LatencyFirst, LatencyOptions
 from .pools import View
 from .rival_conditions import ConditionsOptions, DelenConditions
+from .rival_runs import FixedDepth
 from .slackfit import SlackFit, SlackFitOptions
 from .stage_edf import StageEdf, StageOptions
 from .view import Choice
@@ -65,6 +66,22 @@ def make_policy(name: str, options: Mapping[str, object] | None = None) -> Polic
     except msgspec.ValidationError as error:
         wanted = ", ".join(kind.__struct_fields__) or "none"
         raise PolicyError(f"policy {name}: {error}; its options are: {wanted}") from None
+
+
+def depth_fault(policy: Policy, exits: Mapping[str, int]) -> str | None:
+    """An exit that the policy is told to serve at and that is not there, in words. `exits`: how many, by network."""
+    options = getattr(policy, "options", None)
+    if not isinstance(options, FixedDepth) or not exits:
+        return None
+    deepest = max(exits.values()) - 1
+    if options.exit is not None and options.exit > deepest:
+        return f"policy {policy.name}: exit is {options.exit}; expected 0 to {deepest}"
+    for network, exit_index in options.exits.items():
+        if network not in exits:
+            return f"policy {policy.name}: exits.{network} is of no network here; there are {', '.join(exits)}"
+        if exit_index >= exits[network]:
+            return f"policy {policy.name}: exits.{network} is {exit_index}; expected 0 to {exits[network] - 1}"
+    return None
 
 
 def policy_names() -> list[str]:

@@ -21,13 +21,16 @@ from .view import Served, Waiting
 class Chunk(NamedTuple):
     """Requests at one stage of one network that would run as one batch: due together, at their mandatory depth.
 
-    `path_us`: profiled time of their run, without the hop.
+    `path_us`: profiled time of their run at the most, without the hop. `likely_us`, `spread_us`: what it takes on
+    average, and how far from it, where gates let some go earlier; None where they do not.
     """
 
     due_us: int
     deadline_us: int
     path_us: float
     served: Served
+    likely_us: float | None = None
+    spread_us: float = 0.0
 
 
 _due, _depth, _alone = attrgetter("due_us"), attrgetter("expected"), attrgetter("alone")
@@ -135,7 +138,8 @@ def cut(members: Sequence[Waiting]) -> list[Chunk]:
     first = members[0]
     served, stage = first.served, first.stage
     if len(members) == 1:
-        return [Chunk(first.due_us, first.deadline_us, served.costs.path_us(stage, first.expected, 1), served)]
+        alone_us = served.costs.path_us(stage, first.expected, 1)
+        return [Chunk(first.due_us, first.deadline_us, alone_us, served, *_likely(members, first.expected))]
     depths = list(map(_depth, members))
     # Where some must run alone, batches break around them; that none forms is the estimate that is never too short.
     size, count = 1 if any(map(_alone, members)) else served.batch_useful[max(depths)], len(members)
@@ -148,8 +152,17 @@ def cut(members: Sequence[Waiting]) -> list[Chunk]:
         if path_us is None:
             path_us = costs[depth, rows] = served.costs.path_us(stage, depth, rows)
         first = members[start]
-        result.append(Chunk(first.due_us, first.deadline_us, path_us, served))
+        likely = _likely(members[start : start + rows], depth)
+        result.append(Chunk(first.due_us, first.deadline_us, path_us, served, *likely))
     return result
+
+
+def _likely(members: Sequence[Waiting], depth: int) -> tuple[float, float] | tuple[()]:
+    """Mean and spread of their run where all have the same gates."""
+    first = members[0]
+    if first.gates is None or any(member.gates != first.gates for member in members):
+        return ()
+    return first.served.likely(first.stage, depth, len(members), (first.gates, first.beyond))
 
 
 Pools = Mapping[tuple[str, int], Pool]
@@ -162,7 +175,8 @@ class View:
     `timed`: requests with a deadline that still need an answer. `optional`: those that have the answer they must have
     and may go deeper. `untimed`: with other bounds, or late already. `spare`: with bounds, beyond their tenant's
     share. `best_effort`: without any bound. `refused_until_us`: somebody within their share who was refused for want
-    of time would have waited until then. `scarcity`: what device time is worth.
+    of time would have waited until then. `scarcity`: what device time is worth. `homes`: everybody who waits, by
+    ticket, with their pool.
     """
 
     timed: Pools
@@ -170,6 +184,7 @@ class View:
     untimed: Pools
     spare: Pools
     best_effort: Pools
+    homes: Mapping[int, Pool] = field(default_factory=dict)
     refused_until_us: int = 0
     scarcity: Scarcity = field(default_factory=Scarcity)
 

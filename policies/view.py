@@ -7,6 +7,7 @@ queue: `pools.py`.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,15 +17,18 @@ import msgspec
 
 from ..clients.bounds import Objective
 from ..profiles.costs import Costs
+from .certificates import Certifier
 from .correction import Correction, Corrects
 from .fairness import Share
-from .gates import GateTable
+from .likely import gated_path
 
 NEVER_US = 2**62
 # How fast the estimate of a run's overhead follows: one part in twenty per run; capped, since a stall is not overhead.
 HOP_GAIN, HOP_US_MAX = 0.05, 2_000.0
 # What is derived from it is worked out again when it has moved by so much.
 HOP_MOVED = 1.5
+# Tenants may ask for any accuracy; what is remembered of their gates is bounded.
+LIKELY_MAX = 4096
 # A batch is large enough when one more row would save less than this share of the cost per row.
 BATCH_SAVING_MIN = 0.03
 
@@ -69,7 +73,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Served:
-    """One network as this device serves it: costs, gates, and how its times run against the profile just now.
+    """One network as this device serves it: costs, certificates, and how its times run against the profile just now.
 
     `hop_us`: what a run costs beside the engine's own time (to the worker and back), so that small runs are not
     mistaken for free ones. `gmac`: cumulative multiply-adds per exit where known, for conditions on computation.
@@ -80,17 +84,18 @@ class Served:
     name: str
     version: str
     costs: Costs
-    gates: GateTable | None
+    gates: Certifier | None
     batch_max: int
     hop_us: float
     gmac: tuple[float, ...] | None = None
     correction: Corrects = field(default_factory=Correction)
     guard: Guard = GUARD
     ran_us: int = 0
-    plans: dict[tuple[float | None, float | None, str], Any] = field(default_factory=dict, repr=False)
+    plans: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
     _hop_used_us: float = field(init=False, repr=False)
     _steps: dict[tuple[int, int], Step] = field(default_factory=dict, init=False, repr=False)
     _blocks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False)
+    _likely: dict[tuple[Any, ...], tuple[float, float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._hop_used_us = max(self.hop_us, 1.0)
@@ -152,6 +157,18 @@ class Served:
         ]
         return max(found, key=lambda step: step.gain / (self.hop_us + step.path_us))
 
+    def likely(
+        self, first: int, last: int, batch: int, gated: tuple[tuple[float, ...], tuple[float, ...]]
+    ) -> tuple[float, float]:
+        """Mean and spread of such a run where `gated`, gates and the shares beyond them, let rows go (`likely.py`)."""
+        key = first, last, batch, gated
+        found = self._likely.get(key)
+        if found is None:
+            if len(self._likely) >= LIKELY_MAX:
+                self._likely.clear()
+            found = self._likely[key] = gated_path(self.costs, (first, last), batch, *gated)
+        return found
+
     def row_us(self, exit_index: int) -> float:
         """Profiled device time of one request to this exit in a batch of useful size."""
         batch = self.batch_useful[exit_index]
@@ -181,12 +198,14 @@ class Waiting:
 
     `deadline_us`: when its run must be over, guard for the way back already taken off; NEVER_US without a bound.
     `due_us`: the order in which it is served: its deadline, or for requests without one an age they should not pass.
-    `mandatory`: the shallowest exit that keeps its bounds. `target`: the deepest it wants. `gate`: leave earlier where
-    confidence exceeds it; `stays`: how likely it goes on beyond the first exit then. `stage`: segments finished.
-    `last_reached`: deepest exit it has an answer of, -1 for none. `expected`: the exit to plan for, `mandatory` or the
-    next one where that is deeper. `spare`: beyond its tenant's share of the device, so it runs only in time nobody
-    within theirs needs. `owed_us`: device time its mandatory part is counted with until it ends. `most_us`: the same to
-    `target` in a batch of its own, where its tenant has a quota.
+    `mandatory`: the shallowest exit that keeps its bounds. `target`: the deepest it wants. `gates`: leave earlier,
+    where confidence exceeds the exit's, infinite where it has none; `beyond`: per exit, how many of such requests go
+    beyond it. `audit`: hold its features when a gate lets it go, to see later whether that was right. `stage`:
+    segments finished. `last_reached`: deepest exit it has an answer of, -1 for none. `expected`: the exit to plan for,
+    `mandatory` or the next one where that is deeper. `nearest`: the next exit with a gate, else `expected`. `spare`:
+    beyond its tenant's share of the device, so it runs only in time nobody within theirs needs. `owed_us`: device time
+    its mandatory part is counted with until it ends. `most_us`: the same to `target` in a batch of its own, where its
+    tenant has a quota.
     """
 
     ticket: int
@@ -199,8 +218,9 @@ class Waiting:
     bounded: bool
     objective: Objective
     share: Share
-    gate: float | None = None
-    stays: float = 1.0
+    gates: tuple[float, ...] | None = None
+    beyond: tuple[float, ...] = ()
+    audit: bool = False
     staged: bool = False
     alone: bool = False
     spare: bool = False
@@ -209,6 +229,7 @@ class Waiting:
     owed_us: float = 0.0
     most_us: float = 0.0
     expected: int = field(init=False)
+    nearest: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.move_to(self.stage)
@@ -225,6 +246,13 @@ class Waiting:
             return -1
         return len(self.served.costs.accuracy) - 1 if self.staged else self.mandatory
 
+    def demote(self, now_us: int) -> None:
+        """It is late already: its first exit still runs, marked, as soon as nobody becomes late by it."""
+        self.deadline_us, self.due_us = NEVER_US, now_us
+        self.mandatory = self.target = self.served.ladder[0]
+        self.move_to(self.stage)
+        self.gates, self.staged = None, False
+
     def move_to(self, stage: int) -> None:
         """Note how many segments are finished; the exit to plan for is then at least that one."""
         self.stage = stage
@@ -233,20 +261,42 @@ class Waiting:
         else:
             # Conditions are asked at every exit; otherwise a dominated one is not worth stopping at.
             self.expected = stage if self.staged else self.served.next_exit[stage]
+        self.nearest = self.expected
+        if self.gates is not None:
+            gates = enumerate(self.gates[stage : self.expected], start=stage)
+            self.nearest = next((exit_index for exit_index, gate in gates if gate < math.inf), self.expected)
+
+    @property
+    def stays(self) -> float:
+        """How likely it goes on beyond `nearest`."""
+        if self.gates is None:
+            return 1.0
+        come = self.beyond[self.stage - 1] if self.stage else 1.0
+        return self.beyond[self.nearest] / come if come else 1.0
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One request's part of a run.
 
-    `stop`: where it leaves the run at the latest; the head there is run. `gate`: leave earlier, at any of `exits`,
-    where confidence exceeds it. `keep`: hold its features after `stop`, it may go on later.
+    `stop`: where it leaves the run at the latest; the head there is run. `exits`, `gates`: leave earlier, at any of
+    these, where confidence exceeds that exit's gate. `keep`: hold its features after `stop`, it may go on later;
+    `audit`: also where a gate lets it go.
     """
 
     ticket: int
     stop: int
     exits: tuple[int, ...]
-    gate: float | None
+    gates: tuple[float, ...]
     keep: bool
+    audit: bool = False
+
+    def is_held(self, *, gated: bool, early: bool) -> bool:
+        """Whether its features are wanted again when it leaves: by a gate, or `early`, before where it must."""
+        return self.audit if gated else self.keep or early
+
+    def lets_go(self, exit_index: int, confidence: float) -> bool:
+        """Whether one of its gates lets it leave there."""
+        return exit_index in self.exits and confidence > self.gates[self.exits.index(exit_index)]
 
 
 class Run(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ..clients.wire import EnergySource, ExitInfo
+from ..clients.info import EnergySource, ExitInfo
 from .monotone import dense
 from .schema import Cost, Profile
 

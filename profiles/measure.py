@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..clients.wire import EnergySource
+from ..clients.info import EnergySource
 from ..exits.bundle import Bundle
 from ..exits.datasets import Labelled
 from ..exits.runner import EngineFault, Loaded, Runner

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from ..clients.wire import EnergySource
+from ..clients.info import EnergySource
 from ..exits.runner import Loaded
 from .meters import Meter
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from ..clients.wire import EnergySource
+from ..clients.info import EnergySource
 from .board import ROOT
 
 # One busy core of a server: Intel Xeon Gold 6248, 150 W TDP over 20 cores (ark.intel.com). A Jetson has its own meter.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..clients.wire import EnergySource
+from ..clients.info import EnergySource
 
 FORMAT = 1
 

@@ -23,6 +23,7 @@ import zmq
 
 from delen.clients.bounds import Bounds
 from delen.clients.client import Client
+from delen.clients.info import TenantStats
 from delen.clients.private_daemon import PrivateDaemon
 from delen.clients.wire import (
     VERSION,
@@ -37,7 +38,6 @@ from delen.clients.wire import (
     Request,
     Stats,
     StatsReply,
-    TenantStats,
     TensorSpec,
     Welcome,
     decode_reply,

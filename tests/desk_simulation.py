@@ -13,19 +13,8 @@ from typing import Any
 from msgspec import structs
 
 from delen.clients.bounds import Bounds, merge
-from delen.clients.wire import (
-    VERSION,
-    Answer,
-    Cancel,
-    Failure,
-    Fetch,
-    Hello,
-    Infer,
-    NetworkInfo,
-    Preprocessing,
-    Refusal,
-    encode,
-)
+from delen.clients.info import NetworkInfo, Preprocessing
+from delen.clients.wire import VERSION, Answer, Cancel, Failure, Fetch, Hello, Infer, Refusal, encode
 from delen.daemon.config import TenantConfig
 from delen.daemon.desk import Desk, Outgoing
 from delen.daemon.records import Effect, ExitDone, RunFailed, RunReturned
@@ -106,7 +95,7 @@ class DeskSimulation(Simulation):
     # ---- messages
 
     def _send(self, tenant: str, route: bytes, infer: Infer) -> None:
-        account, key = self.server.account(tenant), (tenant, infer.id)
+        account, key = self.server.ledger.account(tenant), (tenant, infer.id)
         before = account.accepted, account.refused
         outgoing, effects = self._handle(tenant, route, infer, (PAYLOAD,))
         wanted = asked(merge(self.defaults[tenant], infer.bounds))

@@ -6,23 +6,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
-from delen.clients import wire
+from delen.clients import info, wire
 from delen.clients.errors import BoundsInfeasible
 from delen.clients.results import Result
 
 EXITS = (
-    wire.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False, gmac=0.025),
-    wire.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False, gmac=0.18),
+    info.ExitInfo(0, 0.84, 200, 250, 1.5, "modelled", dominated=False, gmac=0.025),
+    info.ExitInfo(1, 0.93, 2000, 2400, 15.0, "modelled", dominated=False, gmac=0.18),
 )
-NETWORK = wire.NetworkInfo(
+NETWORK = info.NetworkInfo(
     name="digits",
     version="1",
     classes=tuple("0123456789"),
     dtype="float32",
     shape=(1, 8, 8),
-    preprocessing=wire.Preprocessing(),
+    preprocessing=info.Preprocessing(),
     exits=EXITS,
     batch_max=32,
     engine="onnx",
@@ -56,8 +54,8 @@ STATS = wire.StatsReply(
     worker="ready",
     worker_restarts=0,
     tenants=(
-        wire.TenantStats("a", 12, 10, 1, 1, 0, 8, 2, 150.0, "modelled", 20_000, 2200, 2600, {"digits": (4, 6)}),
-        wire.TenantStats("b", 0, 0, 0, 0, 0, 0, 0, 0.0, "unknown", 0, 0, 0, {}),
+        info.TenantStats("a", 12, 10, 1, 1, 0, 8, 2, 150.0, "modelled", 20_000, 2200, 2600, {"digits": (4, 6)}),
+        info.TenantStats("b", 0, 0, 0, 0, 0, 0, 0, 0.0, "unknown", 0, 0, 0, {}),
     ),
 )
 
@@ -77,7 +75,7 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def networks(self) -> tuple[wire.NetworkInfo, ...]:
+    def networks(self) -> tuple[info.NetworkInfo, ...]:
         return (NETWORK,)
 
     def stats(self) -> wire.StatsReply:
@@ -89,7 +87,7 @@ class FakeClient:
         self.bounds_seen.append(bounds)
         if self.failure is not None:
             raise self.failure
-        return Result(ANSWER, np.zeros(10, np.float32), "7", 1_000, 4_000)
+        return Result(ANSWER, bytes(40), "7", 1_000, 4_000)
 
     def begin(self, network: str, x: wire.Array, on_end: Callable[[Any], None], **bounds: Any) -> bytes:
         try:

@@ -17,24 +17,24 @@ import numpy as np
 import zmq
 
 from delen.clients.bounds import Bounds, merge
+from delen.clients.info import ExitInfo, NetworkInfo, Preprocessing
 from delen.clients.places import endpoint_path
 from delen.clients.wire import (
     VERSION,
     Answer,
     BoundsSet,
     Cancel,
-    ExitInfo,
     Failure,
+    Feedback,
     Fetch,
     Frames,
     Hello,
     Infer,
-    NetworkInfo,
     NetworkList,
     Networks,
+    Noted,
     Ping,
     Pong,
-    Preprocessing,
     Refusal,
     Reply,
     SetBounds,
@@ -132,6 +132,8 @@ class FakeDaemon:
             return BoundsSet(VERSION, message.id, self.bounds[peer])
         if isinstance(message, SetConditions):
             return BoundsSet(VERSION, message.id, self.bounds[peer])
+        if isinstance(message, Feedback):
+            return Noted(VERSION, message.id, message.label == 2)
         if isinstance(message, Ping):
             return Pong(VERSION, message.id)
         if isinstance(message, Stats):

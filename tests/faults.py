@@ -22,12 +22,13 @@ import msgspec
 from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.clients.tables import print_json, progress
 from delen.clients.wire import VERSION, Answer, Failure, Infer
+from delen.daemon.behaviour import Behaviour
 from delen.daemon.config import Limits
 from delen.daemon.journal import Journal
 from delen.daemon.journal_records import Record, Setup
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.recorded import core
-from delen.daemon.simulate import TENSORS, Behaviour
+from delen.daemon.simulate import TENSORS
 from delen.policies.policy import policy_names
 from delen.policies.rates import Terms
 from delen.policies.view import Served

@@ -70,8 +70,8 @@ def _lost_with_the_worker(simulation: DeskSimulation, patch: Patch) -> None:
 def _counted_twice(simulation: DeskSimulation, patch: Patch) -> None:
     def submit(original: Any, now_us: int, tenant: str, *rest: Any) -> Any:
         verdict = original(now_us, tenant, *rest)
-        if simulation.server.account(tenant).accepted % 9 == 4:
-            simulation.server.account(tenant).answered += 1
+        if simulation.server.ledger.account(tenant).accepted % 9 == 4:
+            simulation.server.ledger.account(tenant).answered += 1
         return verdict
 
     _wrap(patch, simulation.server, "submit", submit)
@@ -164,7 +164,7 @@ def _a_segment_twice(simulation: DeskSimulation, patch: Patch) -> None:
 def _energy_refunded(simulation: DeskSimulation, patch: Patch) -> None:
     def end(original: Any, request: Request, ended: Ended, *, forget: bool) -> Any:
         if not isinstance(ended.reply, Answer):
-            simulation.server.account(request.tenant).energy_mj -= request.energy_mj or 0.0
+            simulation.server.ledger.account(request.tenant).energy_mj -= request.energy_mj or 0.0
         return original(request, ended, forget=forget)
 
     _wrap(patch, simulation.server, "_end", end)

@@ -15,6 +15,7 @@ from delen.daemon.journal_records import Samples, Setup
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.recorded import Recorded
 from delen.daemon.simulate import Simulation
+from delen.exits.calibration_file import Calibration
 from delen.policies.correction_rivals import correction
 from delen.tests.simulation import served
 
@@ -76,5 +77,6 @@ def recorded_day(
 
 def _samples(name: str) -> Samples:
     draw = np.random.default_rng(len(name))
-    confidence = draw.uniform(0.2, 1.0, (500, 3))
-    return Samples.of(confidence, draw.uniform(0, 1, confidence.shape) < confidence**0.1)
+    confidence = draw.uniform(0.2, 1.0, (500, 3)).astype(np.float32)
+    correct = draw.uniform(0, 1, confidence.shape) < confidence**0.1
+    return Samples.of(Calibration(confidence, correct, correct == correct[:, -1:], np.arange(500) % 2 == 0))

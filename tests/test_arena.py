@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from delen.daemon.arena import Arena, Need
@@ -26,6 +27,10 @@ def sides() -> Iterator[tuple[Arena, Arena]]:
 
 def row(value: int, need: Need) -> bytes:
     return np.full(need.input_bytes // 4, value, np.float32).tobytes()
+
+
+def logits(run: int, exit_index: int) -> npt.NDArray[np.float32]:
+    return np.full((LARGE.batch_max, LARGE.class_count), 10 * run + exit_index, np.float32)
 
 
 def test_the_memory_can_be_neither_shrunk_nor_grown_nor_unsealed() -> None:
@@ -55,18 +60,20 @@ def test_two_runs_in_turn_do_not_touch_each_other(sides: tuple[Arena, Arena]) ->
         for index in range(LARGE.batch_max):
             front.write_input(run, LARGE, index, row(run, LARGE))
         for exit_index in range(LARGE.exit_count):
-            worker.logits(run, LARGE, exit_index)[:] = 10 * run + exit_index
+            worker.write_logits(run, LARGE, exit_index, logits(run, exit_index).tobytes())
     for run in (1, 2):
         assert (worker.inputs(run, LARGE, "float32", (2500,), LARGE.batch_max) == run).all()
         for exit_index in range(LARGE.exit_count):
-            assert (front.logits(run, LARGE, exit_index) == 10 * run + exit_index).all()
+            found = front.logits(run, LARGE, exit_index, LARGE.batch_max)
+            assert found == logits(run, exit_index).tobytes()
 
 
 def test_logits_of_an_exit_are_a_row_per_request(sides: tuple[Arena, Arena]) -> None:
     front, worker = sides
     given = np.arange(15, dtype=np.float32).reshape(3, 5)
-    worker.logits(7, SMALL, 2)[:3] = given
-    assert front.logits(7, SMALL, 2)[:3].tobytes() == given.tobytes()
+    worker.write_logits(7, SMALL, 2, given.tobytes())
+    assert front.logits(7, SMALL, 2, 3) == given.tobytes()
+    assert front.logits(7, SMALL, 2, 1) == given[:1].tobytes()
 
 
 def test_only_the_run_that_is_meant_is_asked_to_yield(sides: tuple[Arena, Arena]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -22,7 +23,8 @@ def tickets(members: Sequence[Waiting]) -> list[int]:
 
 def gated(ticket: int, *, stage: int = 0) -> Waiting:
     made = waits(ticket, NET, deadline_us=FAR_US, mandatory=2, stage=stage)
-    made.gate = 0.9
+    made.gates, made.beyond = (0.9, 0.8, math.inf), (0.3, 0.1, 0.0)
+    made.move_to(stage)
     return made
 
 
@@ -128,7 +130,8 @@ def test_a_row_says_where_its_gate_is_asked_and_whether_it_may_go_on_later(
 ) -> None:
     run = batches.choice(1, [member], [stop], 0, keeps=keeps).run
     assert run is not None
-    assert run.rows == (Row(1, stop, row[0], member.gate, row[1]),)
+    gates = () if member.gates is None else tuple(member.gates[exit_index] for exit_index in row[0])
+    assert run.rows == (Row(1, stop, row[0], gates, row[1]),)
 
 
 def test_under_conditions_it_may_always_go_on() -> None:

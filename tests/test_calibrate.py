@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from delen.exits.calibrate import calibrate, calibration_error, choose_temperature, doubt_of
-from delen.exits.calibration_file import read_calibration
+from delen.exits.calibration_file import CalibrationFault, read_calibration, read_own_calibration
 
 
 def drawn(count: int, temperature: float, seed: int = 3) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -60,33 +60,67 @@ def test_overconfident_exits_become_honest_on_samples_not_used_for_it() -> None:
     assert max(result.error) < 0.04
 
 
-def test_the_record_is_whole_and_marks_the_half_that_was_used() -> None:
+def test_the_record_is_whole_and_marks_the_third_that_was_used() -> None:
     logits, labels = drawn(301, 1.0)
     other = np.roll(logits, 1, axis=1)
     result = calibrate(np.stack([other, logits]).astype(np.float32), labels)
     record = read_calibration(result.file, 2)
-    assert record.fit.sum() == 150
+    assert record.fit.sum() == 100
     np.testing.assert_array_equal(record.correct[:, 1], logits.argmax(1) == labels)
     np.testing.assert_array_equal(record.agrees[:, 0], other.argmax(1) == logits.argmax(1))
     assert record.agrees[:, 1].all()
     np.testing.assert_allclose(record.confidence[:, 1], 1 - doubt_of(logits, result.temperatures[1]), atol=1e-3)
     assert result.accuracies == pytest.approx(record.correct.mean(axis=0))
+    assert result.missing == ()
 
 
-def test_same_samples_same_bytes_and_another_seed_another_half() -> None:
+def test_temperatures_are_chosen_on_the_marked_samples_alone() -> None:
+    logits, labels = drawn(300, 2.0)
+    stacked = logits[None].astype(np.float32)
+    first = calibrate(stacked, labels)
+    fit = read_calibration(first.file, 1).fit
+    assert first.temperatures == (choose_temperature(stacked[0].astype(np.float64)[fit], labels[fit]),)
+    others = np.where(fit, labels, (labels + 1) % 4)
+    assert calibrate(stacked, others).temperatures == first.temperatures
+
+
+def test_a_file_of_the_users_own_brings_its_temperatures() -> None:
+    logits, labels = drawn(200, 1.5)
+    own = calibrate(np.stack([logits, logits * 2]).astype(np.float32), labels, own=True)
+    record, temperatures = read_own_calibration(own.file, 2)
+    assert temperatures == own.temperatures
+    np.testing.assert_array_equal(record.correct[:, 0], logits.argmax(1) == labels)
+    with pytest.raises(CalibrationFault, match="no more"):
+        read_calibration(own.file, 2)
+
+
+def test_same_samples_same_bytes_and_another_seed_another_third() -> None:
     logits, labels = drawn(200, 1.0)
     stacked = logits[None].astype(np.float32)
     assert calibrate(stacked, labels) == calibrate(stacked, labels)
-    halves = [read_calibration(calibrate(stacked, labels, seed=seed).file, 1).fit for seed in (0, 1)]
-    assert (halves[0] != halves[1]).any()
+    parts = [read_calibration(calibrate(stacked, labels, seed=seed).file, 1).fit for seed in (0, 1)]
+    assert (parts[0] != parts[1]).any()
+
+
+def test_a_class_without_a_sample_is_named() -> None:
+    logits, labels = drawn(200, 1.0)
+    kept = labels != 2
+    assert calibrate(logits[None, kept].astype(np.float32), labels[kept]).missing == (2,)
 
 
 def test_input_that_cannot_be_calibrated_is_refused() -> None:
-    logits, labels = drawn(10, 1.0)
+    logits, labels = drawn(40, 1.0)
     stacked = logits[None].astype(np.float32)
-    for bad_logits, bad_labels in ((stacked[0], labels), (stacked, labels[:5]), (stacked[:, :3], labels[:3])):
+    for bad_logits, bad_labels in ((stacked[0], labels), (stacked, labels[:5])):
         with pytest.raises(ValueError, match="expected"):
             calibrate(bad_logits, bad_labels)
-    stacked[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r"32 labelled samples; expected at least 33.*some 4,000 to 10,000"):
+        calibrate(stacked[:, :32], labels[:32])
+    for wrong in (-1, 4):
+        odd = labels.copy()
+        odd[7] = wrong
+        with pytest.raises(ValueError, match=f"label {wrong} at row 7.*4 classes"):
+            calibrate(stacked, odd)
+    stacked[0, 3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"exit 0 for sample 3 hold NaN"):
         calibrate(stacked, labels)

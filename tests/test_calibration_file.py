@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from delen.exits.calibration_file import Calibration, CalibrationFault, read_calibration, write_calibration
+from delen.exits.calibration_file import (
+    Calibration,
+    CalibrationFault,
+    read_calibration,
+    read_own_calibration,
+    write_calibration,
+)
 
 DOUBT = np.array([[0.5, 0.25], [0.001, 1e-6], [0.9, 0.0]])
 RIGHT = np.array([[True, True], [False, True], [False, False]])
@@ -76,6 +82,27 @@ def test_bytes_that_are_no_zip_or_cut_short_are_refused() -> None:
     for data in (b"", b"PK", whole[:100], whole[:-30]):
         with pytest.raises(CalibrationFault):
             read_calibration(data, 2)
+
+
+def own(temperatures: npt.NDArray[Any]) -> bytes:
+    return packed(columns(temperatures=temperatures))
+
+
+def test_temperatures_of_a_users_own_are_read_and_checked() -> None:
+    record, temperatures = read_own_calibration(own(np.array([1.5, 0.5])), 2)
+    assert temperatures == (1.5, 0.5)
+    np.testing.assert_array_equal(record.fit, FIT)
+    for wrong, words in (
+        (np.array([1.5]), "one for each of 2 exits"),
+        (np.array([1.5, 0.0]), "above 0"),
+        (np.array([1.5, np.nan]), "above 0"),
+        (np.array([1.5, 2e6]), "below a million"),
+        (np.array([1, 2]), "int64"),
+    ):
+        with pytest.raises(CalibrationFault, match=words):
+            read_own_calibration(own(wrong), 2)
+    with pytest.raises(CalibrationFault, match="expected doubt"):
+        read_own_calibration(packed(columns()), 2)
 
 
 def replaced(member: bytes) -> bytes:

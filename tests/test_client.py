@@ -24,7 +24,7 @@ from delen.clients.errors import (
     Unreachable,
 )
 from delen.clients.results import Result
-from delen.clients.wire import VERSION, Cancel, Hello, Infer, Offer, Ping, Refusal, SetConditions
+from delen.clients.wire import VERSION, Cancel, Feedback, Hello, Infer, Offer, Ping, Refusal, SetConditions
 from delen.tests.fake_daemon import FakeDaemon, serving
 
 pytestmark = pytest.mark.e2e
@@ -82,6 +82,14 @@ def test_networks_stats_and_ping_are_answered(client: Client) -> None:
     assert [info.name for info in client.networks()] == ["toy", "photo"]
     assert client.stats().worker == "running"
     assert client.ping() > 0
+
+
+def test_feedback_names_the_answer_and_tells_whether_certificates_stand(client: Client, daemon: FakeDaemon) -> None:
+    result = client.infer("toy", X)
+    assert client.feedback(result, 1)
+    assert not client.feedback(result.answer.id, 2)
+    said = [message for message in daemon.log if isinstance(message, Feedback)]
+    assert [(message.answered, message.label) for message in said] == [(result.answer.id, 1), (result.answer.id, 2)]
 
 
 def test_an_unknown_network_names_those_that_may_be_used(client: Client, daemon: FakeDaemon) -> None:

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from delen.clients import cli, tables
+from delen.clients.command_simulate import in_order, plan_of, task_of
+from delen.daemon.scenario import load_scenario
 
 SCENARIO = """
 name = "tiny"
@@ -113,7 +115,7 @@ def test_tenants_are_shown_when_asked_for(scenario: str) -> None:
     ("arguments", "said", "code"),
     [
         ((), "name a scenario, or --list them", 2),
-        (("e99",), "no scenario 'e99'; there are", 65),
+        (("e99",), "no scenario 'e99'; there are", 66),
         (("e2", "--case", "nope"), "e2 has no case 'nope'; it has L, noisy L=200", 2),
         (("e2", "--policy", "nope"), "no policy 'nope'", 2),
         (("e2", "--set", "fill"), "expected key=value", 2),
@@ -135,6 +137,33 @@ def test_the_list_has_every_committed_scenario_with_its_title() -> None:
         assert any(line.startswith(f"{name} ") for line in result.stdout.splitlines())
     listed = json.loads(run("simulate", "--list", "--json").stdout)["scenarios"]
     assert all(entry["reason"] and entry["cases"] and entry["policies"] for entry in listed)
+    assert [entry["name"] for entry in listed if entry["name"][1:].isdigit()] == [f"e{n}" for n in range(1, 12)]
+
+
+def test_names_are_ordered_as_people_count() -> None:
+    assert in_order(["e10", "e2-b", "e1", "e2", "a", "e1-x"]) == ["a", "e1", "e1-x", "e2", "e2-b", "e10"]
+
+
+def test_one_seed_has_no_interval_and_that_is_said(scenario: str) -> None:
+    result = run("simulate", scenario, "--processes", "1", "--seeds", "1", "--case", "L=1")
+    assert "one seed, so how far chance moves these figures is not known" in result.stderr
+    assert "±" not in result.output
+    said = document(scenario, "--seeds", "1", "--case", "L=1", "--per-tenant")["results"][0]
+    assert said["violations_pct"]["n"] == 1
+    assert said["violations_pct"]["half"] is None
+    assert said["tenants"]["a"]["violations_pct"]["half"] is None
+    assert document(scenario, "--seeds", "2", "--case", "L=1")["results"][0]["p50_ms"]["half"] is not None
+
+
+def test_what_takes_its_time_says_how_much_there_is(scenario: str) -> None:
+    plan = plan_of(load_scenario(scenario), loads=(4.0,), cases=("L",), seeds=3)
+    assert task_of(plan) == "tiny: 6 runs of up to about 180 requests"
+
+
+def test_a_fixed_exit_that_no_network_has_is_refused_with_the_range(scenario: str) -> None:
+    result = run("simulate", scenario, "--policy", "fixed", "--set", "exit=9", "--processes", "1")
+    assert result.exit_code == 65
+    assert "policy fixed-exit: exit is 9; expected 0 to 1" in result.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delen.daemon.config import Config, ConfigError, load_config
+from delen.daemon.config import Config, ConfigError, load_config, unread_variables
 
 TENANT = '[[tenants]]\nname = "a"\n'
 
@@ -64,8 +64,50 @@ def test_a_key_that_is_unknown_or_wrong_is_named(text: str, key: str, tmp_path: 
     assert "delen.toml" in said
 
 
-def test_a_wrong_value_in_the_environment_is_named_too(tmp_path: Path) -> None:
-    assert "threads" in fault(TENANT, tmp_path, {"DELEN_THREADS": "many"})
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DELEN_THREADS", "many", "threads"),
+        ("DELEN_THREADS", "0", "threads is 0"),
+        ("DELEN_ENGINE", "tpu", "expected one of onnx, torch, replay"),
+        ("DELEN_POLICY", "fifo", "expected one of clockwork"),
+        ("DELEN_RUNTIME_DIR", "/" + "x" * 100, "runtime_dir"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_named_with_its_variable(
+    tmp_path: Path, variable: str, value: str, said: str
+) -> None:
+    text = fault(TENANT, tmp_path, {"DELEN_WATTS": "5", variable: value})
+    assert text.startswith(f"{variable}='{value}': ")
+    assert said in text
+    assert "delen.toml" not in text
+
+
+def test_a_wrong_value_is_blamed_on_who_said_it(tmp_path: Path) -> None:
+    environ = {"DELEN_THREADS": "3"}
+    assert fault("threads = 0\n" + TENANT, tmp_path).startswith(f"{tmp_path}")
+    assert fault("watts = -1.0\n" + TENANT, tmp_path, environ).startswith(f"{tmp_path}")
+    assert fault(TENANT, tmp_path, environ, threads=0).startswith("threads is 0")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [('engine = "tpu"', "onnx, torch, replay"), ('profile = "slow"', "quick, require")]
+)
+def test_what_there_is_to_choose_from_is_said(tmp_path: Path, text: str, words: str) -> None:
+    assert f"expected one of {words}" in fault(f"{text}\n{TENANT}", tmp_path)
+
+
+def test_variables_that_look_like_settings_and_are_none_are_found() -> None:
+    environ = {
+        "DELEN_THREADS": "1",
+        "DELEN_CONFIG": "x",
+        "DELEN_TREADS": "1",
+        "DELEN_LIMITS_QUEUED_MAX": "9",
+        "HOME": "/",
+    }
+    near, far = unread_variables(environ)[::-1]
+    assert near == "DELEN_TREADS is not read; variables that are: DELEN_THREADS"
+    assert far.startswith("DELEN_LIMITS_QUEUED_MAX is not read; ")
 
 
 def test_a_policy_is_chosen_by_name_with_its_own_options(tmp_path: Path) -> None:

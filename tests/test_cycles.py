@@ -19,6 +19,8 @@ def left_behind(simulation: Simulation) -> list[str]:
     """What of delen only the collector could free, once it is over: names of types."""
     simulation.kill_worker(30_000)
     gc.collect()
+    # What is there by now is not looked through again.
+    gc.freeze()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:

@@ -43,14 +43,14 @@ def numbers(part: Labelled) -> set[int]:
 
 def test_the_three_parts_share_no_image_and_leave_none_out(fashion: Path) -> None:
     split = load("fashion", fashion)
-    parts = [numbers(part) for part in split]
+    parts = [numbers(part) for part in split.parts]
     assert [len(part) for part in parts] == [30, 10_000, TEST]
     assert parts[0] | parts[1] == set(range(TRAIN))
     assert parts[2] == set(range(50_000, 50_000 + TEST))
 
 
 def test_labels_stay_with_their_images(fashion: Path) -> None:
-    for part in load("fashion", fashion):
+    for part in load("fashion", fashion).parts:
         values = part.images[:, 0, 0].astype(np.int64) @ np.array([256, 1])
         np.testing.assert_array_equal(part.labels, values % 10)
         assert part.images.dtype == np.uint8
@@ -94,6 +94,6 @@ def test_an_unknown_name_says_which_are_known() -> None:
 def test_digits_split_without_overlap() -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip install 'delen[train]'")
     split = load("digits")
-    assert [len(part.labels) for part in split] == [1077, 360, 360]
-    assert all(part.images.shape[1:] == (1, 8, 8) for part in split)
+    assert [len(part.labels) for part in split.parts] == [1077, 360, 360]
+    assert all(part.images.shape[1:] == (1, 8, 8) for part in split.parts)
     assert int(split.train.images.max()) == 255

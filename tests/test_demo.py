@@ -15,8 +15,8 @@ from delen.clients.demo import (
     sustained_hz,
     utilisation,
 )
+from delen.clients.info import EnergySource, ExitInfo, NetworkInfo, Preprocessing
 from delen.clients.load import Outcome
-from delen.clients.wire import EnergySource, ExitInfo, NetworkInfo, Preprocessing
 
 INPUTS = {"fashion": "fashion.npz", "digits": "digits.npz"}
 PHASE_S = 10.0

@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
+from delen.clients.info import NetworkInfo, Preprocessing
 from delen.clients.wire import (
     VERSION,
     Answer,
@@ -17,12 +18,10 @@ from delen.clients.wire import (
     Fetch,
     Hello,
     Infer,
-    NetworkInfo,
     NetworkList,
     Networks,
     Ping,
     Pong,
-    Preprocessing,
     Refusal,
     Reply,
     SetBounds,
@@ -178,7 +177,7 @@ def test_an_input_that_does_not_fit_is_refused_and_counted(
     message = structs.replace(Infer(VERSION, b"1", "net", (SPEC,)), **change)
     refusal = counter.ask(Refusal, message, tensor=INPUT)
     assert (refusal.code, says in refusal.message) == (code, True)
-    account = counter.server.accounts["a"]
+    account = counter.server.ledger.accounts["a"]
     assert (account.refused, account.accepted) == (1, 0)
 
 
@@ -216,7 +215,7 @@ def test_the_same_request_again_joins_the_first_and_never_runs_twice(counter: Co
     assert counter.infer(route=b"new") == []
     told = counter.run()
     assert [outgoing.route for outgoing in told] == [b"r", b"new"]
-    assert counter.server.accounts["a"].accepted == 1
+    assert counter.server.ledger.accounts["a"].accepted == 1
 
 
 def test_after_the_end_the_same_request_gets_the_kept_answer_marked_as_replayed(counter: Counter) -> None:

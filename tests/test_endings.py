@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet, Metric, Operator
-from delen.clients.wire import VERSION, Answer, Failure, Infer, TensorSpec
+from delen.clients.wire import VERSION, Answer, Failure, Infer, Proof, TensorSpec
 from delen.daemon import endings
 from delen.daemon.endings import answer, failure, give_up_us
 from delen.daemon.hosting import info
@@ -18,7 +19,7 @@ from delen.exits.bundle import Bundle, load_bundle, shipped_directory
 from delen.exits.manifest import ExitEntry
 from delen.policies.exits import ExitPlan, asked
 from delen.policies.fairness import Share
-from delen.policies.gates import GatePlan
+from delen.policies.gates import CertifiedPlan
 from delen.policies.view import GUARD, NEVER_US, Guard, Served, Waiting
 from delen.tests.exact import exact
 from delen.tests.sample_profile import sample_profile
@@ -34,7 +35,7 @@ def request(
     reached: int = 0,
     mandatory: int = 0,
     target: int = 2,
-    gate: GatePlan | None = None,
+    gate: CertifiedPlan | None = None,
     energy_mj: float | None = 1.0,
 ) -> Request:
     """A request of a network of three exits that came at 0 and has just left a run at exit `reached`."""
@@ -55,7 +56,7 @@ def request(
     waiting.move_to(reached + 1)
     waiting.last_reached = reached
     infer = Infer(VERSION, b"1", "net", (TensorSpec("float32", (1,)),), bounds)
-    plan = ExitPlan(mandatory, target, gate, "last_exit", "none")
+    plan = ExitPlan(mandatory, target, gate, "last_exit", "none", gate)
     made = Request("a", b"1", infer, b"", wanted, plan, waiting, energy_mj=energy_mj, confidence=0.8, logits=bytes(40))
     made.started_us = 300
     return made
@@ -68,7 +69,8 @@ def decide(request: Request, now_us: int, *, kept: bool = False) -> str | None:
 
 
 def reply(ended_as: Request, now_us: int) -> Answer:
-    ended = answer(ended_as, "last_exit", now_us)
+    kept = endings.forced_at(ended_as) is None
+    ended = answer(ended_as, "last_exit", now_us, kept=kept)
     assert isinstance(ended.reply, Answer)
     return ended.reply
 
@@ -183,13 +185,39 @@ def test_an_answer_names_every_bound_that_did_not_hold(
     assert reply(request(bounds, mandatory=mandatory, energy_mj=energy_mj), now_us).broken == broken
 
 
+def certified() -> CertifiedPlan:
+    """Gates that half of all inputs pass at once; 7 of 100 were wrong in the test."""
+    return CertifiedPlan(
+        thresholds=(0.9, math.inf, math.inf),
+        last=2,
+        accuracy=0.92,
+        certainty=0.9,
+        conditional=False,
+        n=100,
+        errors=7,
+        shares=(0.5, 0.0, 0.5),
+        time_us=400.0,
+        energy_mj=None,
+        disagreement=0.05,
+        forced=(),
+        reserve=0.0,
+    )
+
+
+def test_an_answer_says_what_its_certificate_rests_on() -> None:
+    told = reply(request(Bounds(accuracy=0.92), reached=2, mandatory=2, gate=certified()), 100)
+    assert told.proof == Proof(0.92, 0.9, 100)
+    assert reply(request(Bounds()), 100).proof is None
+
+
 def test_the_accuracy_of_a_gate_is_claimed_only_for_answers_given_under_it() -> None:
-    gate = GatePlan(0.9, 0.93, (0.5, 0.0, 0.5), 100)
+    gate = certified()
     through = request(Bounds(accuracy=0.92), reached=0, mandatory=2, gate=gate)
     through.gated = True
     at_the_end = request(Bounds(accuracy=0.92), reached=2, mandatory=2, gate=gate)
     for one in (through, at_the_end):
-        assert (reply(one, 100).expected_accuracy, reply(one, 100).broken) == (0.93, ())
+        assert reply(one, 100).expected_accuracy == pytest.approx(0.93)
+        assert reply(one, 100).broken == ()
     cut_short = request(Bounds(accuracy=0.92), reached=0, mandatory=2, gate=gate)
     assert (reply(cut_short, 100).expected_accuracy, reply(cut_short, 100).broken) == (0.85, ("accuracy",))
 

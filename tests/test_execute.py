@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from delen.daemon import execute
 from delen.daemon.arena import Arena, Need
 from delen.daemon.execute import Executor, Network
 from delen.daemon.records import ExitDone, RunReturned
@@ -85,6 +86,10 @@ class Bench:
         assert all(isinstance(report, ExitDone) for report in done)
         return [report for report in done if isinstance(report, ExitDone)]
 
+    def logits(self, run_id: int, exit_index: int, count: int) -> Batch:
+        """As they lie in the memory that the front reads."""
+        return np.frombuffer(self.front.logits(run_id, NEED, exit_index, count), np.float32).reshape(count, 10)
+
     def attempt(self, *rows: Row, first: int = 0, run_id: int = 1, **more: Any) -> Iterator[ExitDone | RunReturned]:
         settings: dict[str, Any] = {"stop_by_us": 0, "segments_us": (), "predicted_us": 0, **more}
         return self.executor.run(Run(run_id, "net", first, rows, **settings))
@@ -101,13 +106,14 @@ def bench() -> Iterator[Bench]:
     os.close(fd)
 
 
-def row(ticket: int, stop: int, *, gate: float | None = None, keep: bool = False) -> Row:
-    return Row(ticket, stop, tuple(range(stop)) if gate is not None else (), gate, keep)
+def row(ticket: int, stop: int, *, gate: float | None = None, keep: bool = False, audit: bool = False) -> Row:
+    exits = tuple(range(stop)) if gate is not None else ()
+    return Row(ticket, stop, exits, () if gate is None else (gate,) * stop, keep, audit)
 
 
 def answers(bench: Bench, done: ExitDone, run_id: int) -> dict[int, float]:
     """Ticket -> the mark that its logits carry, in the memory the front reads."""
-    logits = bench.front.logits(run_id, NEED, done.exit)
+    logits = bench.logits(run_id, done.exit, len(done.rows))
     return {outcome.ticket: float(logits[place, done.exit]) for place, outcome in enumerate(done.rows)}
 
 
@@ -147,8 +153,8 @@ def test_logits_lie_in_shared_memory_in_the_order_of_the_report(bench: Bench) ->
     reports = bench.run(row(1, 1), row(2, 0), row(3, 1), marks=[1.0, 2.0, 3.0])
     last = reports[-1]
     assert [outcome.ticket for outcome in last.rows] == [1, 3]
-    assert bench.front.logits(1, NEED, 1)[:2, 1].tolist() == [1.0, 3.0]
-    assert bench.front.logits(1, NEED, 0)[:1, 0].tolist() == [2.0]
+    assert bench.logits(1, 1, 2)[:, 1].tolist() == [1.0, 3.0]
+    assert bench.logits(1, 0, 1)[:, 0].tolist() == [2.0]
 
 
 def test_confidence_is_the_softmax_at_the_exits_temperature(bench: Bench) -> None:
@@ -156,6 +162,16 @@ def test_confidence_is_the_softmax_at_the_exits_temperature(bench: Bench) -> Non
     scaled = np.exp(4.0 / bench.bundle.manifest.exits[0].temperature)
     assert done.rows[0].confidence == pytest.approx(scaled / (scaled + 9), rel=1e-5)
     assert done.rows[0].label == 0
+
+
+@pytest.mark.parametrize("mark", [-3.0, 0.0, 4.0, 3e38])
+def test_a_row_is_judged_alike_alone_and_in_a_full_batch(bench: Bench, mark: float) -> None:
+    """Few logits and many are gone through in different ways."""
+    [alone] = bench.run(row(1, 1), marks=[mark])
+    assert NEED.batch_max * NEED.class_count > execute.FEW >= NEED.class_count, "or both go the same way"
+    [full] = bench.run(*(row(ticket, 1) for ticket in range(1, 9)), marks=[mark, *range(7)], run_id=2)
+    assert full.rows[0].label == alone.rows[0].label
+    assert full.rows[0].confidence == pytest.approx(alone.rows[0].confidence, rel=1e-12)
 
 
 def test_a_gate_lets_the_sure_go_and_keeps_the_others(bench: Bench) -> None:
@@ -216,6 +232,18 @@ def test_the_flag_of_another_run_is_not_heard(bench: Bench) -> None:
     assert left(bench.run(row(1, 2), marks=[1.0])) == {1: 2}
 
 
+def test_every_exit_has_a_gate_of_its_own(bench: Bench) -> None:
+    rows = Row(1, 2, (0, 1), (0.99, 0.9), keep=False), Row(2, 2, (1,), (0.9,), keep=False)
+    assert left(bench.run(*rows, marks=[3.0, 50.0])) == {1: 1, 2: 1}
+
+
+def test_what_a_gate_let_go_is_kept_where_it_will_be_looked_at_again(bench: Bench) -> None:
+    bench.run(row(1, 2, gate=0.5, audit=True), row(2, 2, gate=0.5), marks=[50.0, 50.0])
+    assert left(bench.run(row(1, 2), first=1, run_id=2)) == {1: 2}
+    with pytest.raises(KeyError):
+        bench.run(row(2, 2), first=1, run_id=3)
+
+
 def test_what_left_for_good_is_not_kept(bench: Bench) -> None:
     bench.run(row(1, 0), row(2, 2, gate=0.5, keep=True), marks=[1.0, 50.0])
     for ticket in (1, 2):
@@ -242,10 +270,11 @@ def test_rows_leave_early_when_the_next_segment_would_end_too_late(bench: Bench)
     assert ends(500) == {1: 2}
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_are_a_fault_of_the_run_not_an_answer(bench: Bench, bad: float) -> None:
+@pytest.mark.parametrize("count", [1, NEED.batch_max])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_are_a_fault_of_the_run_not_an_answer(bench: Bench, bad: float, count: int) -> None:
     with pytest.raises(EngineFault, match="finite") as caught:
-        bench.run(row(1, 0), row(2, 0), marks=[1.0, bad])
+        bench.run(*(row(ticket, 0) for ticket in range(count)), marks=[bad] * count)
     assert caught.value.kind == "output"
 
 

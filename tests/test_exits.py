@@ -93,21 +93,74 @@ def test_exits_that_are_dominated_are_never_planned() -> None:
     assert planned(Bounds(accuracy=0.86), network).target == 2
 
 
-def test_gates_are_taken_only_where_they_cost_less_and_every_exit_may_be_reached() -> None:
-    steep = exact("steep", accuracies=(0.5, 0.6, 0.99), gates=True)
+def test_gates_are_taken_where_they_cost_less_than_any_fixed_exit() -> None:
+    steep = exact("steep", accuracies=(0.6, 0.7, 0.99), gates=True)
     gated = planned(Bounds(accuracy=0.9), steep)
     assert gated.gate is not None
-    assert (gated.mandatory, gated.target, gated.limit, gated.certificate) == (2, 2, "last_exit", "uncertified")
-    assert planned(Bounds(accuracy=0.5), steep).gate is None, "the first exit alone keeps it"
-    assert planned(Bounds(accuracy=0.6, energy_mj=3.0, objective="energy"), steep).gate is None, "the last is too dear"
+    assert gated.gate is gated.proof
+    assert gated.gate.time_us < steep.costs.path_us(0, 2, 1)
+    assert (gated.mandatory, gated.target, gated.limit, gated.certificate) == (2, 2, "last_exit", "certified")
+    fixed = planned(Bounds(accuracy=0.5), steep)
+    assert fixed.gate is None, "the first exit alone keeps it"
+    assert fixed.proof is not None
+    assert (fixed.mandatory, fixed.target, fixed.certificate) == (0, 0, "certified")
 
 
-def test_an_accuracy_that_only_gates_reach_is_planned_with_gates_whatever_the_objective() -> None:
-    weak = exact("weak", accuracies=(0.5, 0.6, 0.7), gates=True)
-    for objective in ("accuracy", "energy", "latency"):
-        chosen = planned(Bounds(accuracy=0.9, objective=objective), weak)
-        assert chosen.gate is not None
-        assert chosen.gate.accuracy >= 0.9
+def test_where_the_last_exit_is_too_dear_gates_end_at_one_that_is_not() -> None:
+    steep = exact("steep", accuracies=(0.6, 0.8, 0.99), gates=True)
+    chosen = planned(Bounds(accuracy=0.77, energy_mj=3.0, objective="energy"), steep)
+    assert (chosen.mandatory, chosen.target, chosen.limit) == (1, 1, "objective")
+    assert chosen.proof is not None
+    assert chosen.proof.last == 1
+    assert misfit(Bounds(accuracy=0.9, energy_mj=3.0, objective="energy"), steep).offer.accuracy == pytest.approx(
+        0.8, abs=0.03
+    )
+
+
+def test_under_objective_accuracy_an_exit_is_certified_and_deeper_ones_are_gifts() -> None:
+    steep = exact("steep", accuracies=(0.6, 0.8, 0.99), gates=True)
+    chosen = planned(Bounds(accuracy=0.75, objective="accuracy"), steep)
+    assert (chosen.mandatory, chosen.target, chosen.gate, chosen.certificate) == (1, 2, None, "certified")
+
+
+def test_certainty_and_kind_of_certificate_make_plans_of_their_own() -> None:
+    easy = planned(Bounds(accuracy=0.9, certainty=0.6), GATED).proof
+    sure = planned(Bounds(accuracy=0.9, certainty=0.999), GATED).proof
+    early = planned(Bounds(accuracy=0.9, certificate="conditional"), GATED).proof
+    assert easy is not None
+    assert sure is not None
+    assert early is not None
+    assert easy.time_us < sure.time_us
+    assert (easy.certainty, sure.certainty, early.conditional) == (0.6, 0.999, True)
+
+
+def test_where_a_deadline_may_stop_it_the_plan_says_what_that_costs() -> None:
+    for bounds in (Bounds(accuracy=0.9, latency_ms=ENDLESS_MS, objective="energy"), Bounds(accuracy=0.9, latency_ms=5)):
+        proof = planned(bounds, GATED).proof
+        assert proof is not None
+        assert len(proof.forced) == 3
+        assert proof.reserve > 0
+    untimed = planned(Bounds(accuracy=0.9), GATED).proof
+    assert untimed is not None
+    assert untimed.forced == ()
+
+
+def test_what_cannot_be_certified_is_said_with_the_best_that_can() -> None:
+    refused = misfit(Bounds(accuracy=0.9999), GATED)
+    best = refused.offer.accuracy
+    assert best is not None
+    assert f"accuracy 0.9999 cannot be certified for net under these bounds: best is {best:.4f}" in refused.message
+    assert "at certainty 0.9 (n=4000)" in refused.message
+    assert planned(Bounds(accuracy=best), GATED).certificate == "certified"
+    near = misfit(Bounds(accuracy=best, certainty=0.9999), GATED)
+    assert "labelled samples would do" in near.message
+    assert "labelled samples" not in refused.message
+
+
+def test_without_calibration_accuracies_are_the_profiles_and_say_so() -> None:
+    chosen = planned(Bounds(accuracy=0.95))
+    assert (chosen.mandatory, chosen.certificate, chosen.proof) == (1, "uncertified", None)
+    assert "the best of net under the other bounds is 0.9700" in misfit(Bounds(accuracy=0.98)).message
 
 
 def test_conditions_are_asked_at_every_exit() -> None:
@@ -159,7 +212,7 @@ def test_a_plan_keeps_every_bound_and_an_offer_names_one_that_can_be_kept(
         assert energy_mj is not None
         assert energy_mj <= said["energy_mj"]
     if "accuracy" in said:
-        reached = costs.accuracy[chosen.mandatory] if chosen.gate is None else chosen.gate.accuracy
+        reached = costs.accuracy[chosen.mandatory] if chosen.proof is None else chosen.proof.accuracy
         assert reached >= said["accuracy"]
 
 

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'delen[train]
 pytest.importorskip("onnxscript", reason="PyTorch's exporter needs it: pip install 'delen[train]'")
 pytest.importorskip("onnxruntime", reason="exports are checked with it: pip install 'delen[onnx]'")
 
-from delen.clients.wire import Preprocessing  # noqa: E402  (after the skips above)
+from delen.clients.info import Preprocessing  # noqa: E402  (after the skips above)
 from delen.exits.bundle import BundleError, load_bundle, shipped_directory  # noqa: E402
 from delen.exits.bundle_writer import Description  # noqa: E402
 from delen.exits.export import (  # noqa: E402
@@ -25,7 +25,8 @@ from delen.exits.export import (  # noqa: E402
     fold_norms,
 )
 from delen.exits.manifest import ExitEntry, TensorShape  # noqa: E402
-from delen.exits.recipes import RECIPES, MultiExit  # noqa: E402
+from delen.exits.multi_exit import MultiExit  # noqa: E402
+from delen.exits.recipes import RECIPES  # noqa: E402
 
 
 def description() -> Description:
@@ -131,7 +132,7 @@ def test_nothing_is_overwritten_unless_asked_and_only_bundles_ever(tmp_path: Pat
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="not a bundle and will not be replaced"):
+    with pytest.raises(FileExistsError, match=r"holds no network\.toml and will not be replaced"):
         export_identity("identity-3k", precious, replace=True)
     assert (precious / "thesis.txt").read_text() == "years of work"
 

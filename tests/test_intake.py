@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import pytest
 
 from delen.clients.bounds import Bounds
@@ -11,7 +12,6 @@ from delen.daemon.config import Limits
 from delen.daemon.server import Server
 from delen.daemon.simulate import TENSORS
 from delen.policies.exits import asked
-from delen.policies.gates import GateTable
 from delen.policies.view import Served, Waiting
 from delen.tests.simulation import served
 
@@ -27,16 +27,19 @@ def come(network: Served, bounds: Bounds) -> Waiting:
     return waiting
 
 
-@pytest.mark.parametrize("accuracy", [0.85, 0.9, 0.95])
-def test_under_a_gate_it_stays_beyond_the_first_exit_as_often_as_calibration_says(accuracy: float) -> None:
-    # The first exit is right where it is surer than 0.4, the second where that is surer than 0.2, the last always.
-    network, sure = served(accuracies=(0.6, 0.8, 0.99)), np.linspace(0, 1, 1_000, dtype=np.float32)
-    correct = np.stack([sure > 0.4, sure > 0.2, sure >= 0], axis=1)
-    network.gates = GateTable(np.stack([sure, sure, sure], axis=1), correct, (0, 1, 2))
-    waiting = come(network, Bounds(accuracy=accuracy))
-    assert waiting.gate is not None
-    assert waiting.stays == pytest.approx(float((sure <= waiting.gate).mean()))
-    assert 0.2 < waiting.stays < 0.4
+def test_under_gates_it_goes_beyond_the_next_of_them_as_often_as_calibration_says() -> None:
+    network = served(accuracies=(0.6, 0.8, 0.99))
+    assert network.gates is not None
+    proof = network.gates.plan(0.95, 0.9)
+    assert proof is not None
+    waiting = come(network, Bounds(accuracy=0.95))
+    assert waiting.gates == proof.thresholds
+    first = next(exit_index for exit_index, gate in enumerate(proof.thresholds) if gate < math.inf)
+    assert waiting.nearest == first
+    assert waiting.stays == pytest.approx(1 - sum(proof.shares[: first + 1]))
+    assert 0.1 < waiting.stays < 0.9, "or this says nothing"
+    waiting.move_to(first + 1)
+    assert waiting.nearest > first
 
 
 def test_without_a_gate_it_stays() -> None:

@@ -23,6 +23,7 @@ from delen.daemon.journal_records import (
     Samples,
     Setup,
 )
+from delen.exits.calibration_file import Calibration
 
 OPENED = Opened(FORMAT, "0.1.0", 7, "2025-01-01T00:00:00+0000", Setup(Limits(queued_max=3), "latency-first"))
 EVENTS: list[Record] = [Ready(10), Expired(20, (Heard("deadline", (1, 5000), b"\x01\x02"), Heard("yield", (3,))))]
@@ -68,7 +69,7 @@ def test_a_tail_cut_off_anywhere_loses_only_the_last_record(tmp_path: Path) -> N
         *records, closed = read_journal(tmp_path / "cut")
         kept = sum(1 for end in ends if end <= size)
         assert records == [OPENED, *EVENTS][:kept], size
-        assert closed == Closed(f"cut off after {ends[kept - 1]} bytes, as by a crash")
+        assert closed == Closed(f"still being written, or cut off as by a crash, after {ends[kept - 1]} bytes")
 
 
 def test_it_ends_within_its_limit_and_says_so_once(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_directory_is_not_replaced(tmp_path: Path) -> None:
         (framed([1, 2, 3]), "no journal of delen"),
         (framed({"a": 1}), "no journal of delen"),
         (framed(Ready(1)), "no journal of delen"),
-        (framed([0, 99, "7.1"]), "format 99, of delen 7.1; this delen reads 1"),
+        (framed([0, 99, "7.1"]), f"format 99, of delen 7.1; this delen reads {FORMAT}"),
         (framed(OPENED, OPENED), "holds a Opened"),
         (framed(OPENED, [5, "soon"]), "is broken at byte"),
         (framed(OPENED) + b"\xff\xff\xff\xff", "at most"),
@@ -147,15 +148,18 @@ def test_other_files_are_refused_in_words(tmp_path: Path, data: bytes, said: str
 def test_samples_are_packed_and_unpacked() -> None:
     draw = np.random.default_rng(0)
     confidence, correct = draw.uniform(0.2, 1, (101, 3)), draw.uniform(0, 1, (101, 3)) < 0.8
-    found, right = Samples.of(confidence, correct).arrays()
-    np.testing.assert_allclose(found, confidence, atol=5e-4)
-    np.testing.assert_array_equal(right, correct)
+    agrees, fit = correct == correct[:, -1:], np.arange(101) % 3 == 0
+    found = Samples.of(Calibration(confidence.astype(np.float32), correct, agrees, fit)).calibration()
+    np.testing.assert_allclose(found.confidence, confidence, atol=5e-4)
+    for back, given in zip(found[1:], (correct, agrees, fit), strict=True):
+        np.testing.assert_array_equal(back, given)
 
 
 def test_samples_that_would_unpack_to_more_than_they_say_are_refused() -> None:
-    packed = Samples.of(np.zeros((1000, 3)), np.zeros((1000, 3)))
+    nothing = np.zeros((1000, 3), bool)
+    packed = Samples.of(Calibration(np.zeros((1000, 3), np.float32), nothing, nothing, nothing[:, 0]))
     with pytest.raises(JournalError, match="cannot be unpacked"):
-        msgspec.structs.replace(packed, n=10).arrays()
+        msgspec.structs.replace(packed, n=10).calibration()
 
 
 @pytest.mark.parametrize("held", [b"# A file that somebody wrote\n", b"\x00\x00\x00\x01x", bytes(200)])

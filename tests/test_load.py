@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from delen.clients.errors import BadRequest, DeadlineExceeded, DelenError, QueueFull
+from delen.clients.info import NetworkInfo
 from delen.clients.inputs import BoundArguments, InputLike
 from delen.clients.load import Outcome, Questions, Run, multi_stream, offline, server, single_stream
 from delen.clients.load_report import LoadReport, latencies, report
 from delen.clients.results import Result
-from delen.clients.wire import Answer, NetworkInfo
+from delen.clients.wire import Answer
 from delen.tests.fake_daemon import TOY
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FakeAsker:
         error = self.end(index)
         if isinstance(error, BadRequest | QueueFull):
             raise error
-        result = Result(_answer(x, self.broken(index)), np.zeros(3), None, sent_us, ended_us)
+        result = Result(_answer(x, self.broken(index)), bytes(12), None, sent_us, ended_us)
         heapq.heappush(self._events, (ended_us, index, lambda: on_end(error or result)))
         self.outstanding_most = max(self.outstanding_most, len(self._events))
         return b""

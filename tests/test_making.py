@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,19 @@ pytest.importorskip("onnxruntime", reason="exports are checked with it: pip inst
 
 from delen.exits.bundle import load_bundle  # noqa: E402  (after the skips above)
 from delen.exits.datasets import load  # noqa: E402
-from delen.exits.making import Order, PlaceError, Progress, WeightsError, load_weights, make_bundle, save_weights  # noqa: E402
-from delen.exits.recipes import RECIPES  # noqa: E402
+from delen.exits.making import Order, load_weights, make_bundle, save_weights  # noqa: E402
+from delen.exits.recipes import RECIPES, Recipe, normalise  # noqa: E402
 from delen.exits.runner import EngineFault  # noqa: E402
-from delen.exits.train import train  # noqa: E402
+from delen.exits.train import fit  # noqa: E402
+from delen.exits.training import PlaceError, Progress  # noqa: E402
+from delen.exits.weights_file import WeightsError  # noqa: E402
 
-SHORT = dataclasses.replace(RECIPES["digits"], epochs=3)
+
+def shortened(recipe: Recipe, epochs: int) -> Recipe:
+    return dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, epochs=epochs))
+
+
+SHORT = shortened(RECIPES["digits"], 3)
 
 
 @pytest.mark.slow
@@ -41,19 +49,18 @@ def test_an_order_becomes_a_bundle_and_its_weights_make_the_same_one_again(tmp_p
 
 @pytest.mark.slow
 def test_digits_train_the_same_on_any_number_of_threads_and_leave_it_as_it_was() -> None:
-    part = load("digits").train
+    data = load("digits")
     before = torch.get_num_threads()
     networks = []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            progress = train(SHORT, part, seed=0)
-            while True:
-                try:
-                    next(progress)
-                except StopIteration as end:
-                    networks.append(end.value.state_dict())
-                    break
+            torch.manual_seed(0)
+            network = SHORT.build()
+            plan = dataclasses.replace(SHORT.plan, seed=None)
+            for _ in fit(network, data, plan, prepare=partial(normalise, SHORT)):
+                pass
+            networks.append(network.state_dict())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -69,7 +76,7 @@ def test_a_failed_export_costs_no_second_training(tmp_path: Path, monkeypatch: p
         raise RuntimeError("the exporter broke")
 
     monkeypatch.setattr("delen.exits.making.export_network", fail)
-    short = dataclasses.replace(SHORT, epochs=1)
+    short = shortened(SHORT, 1)
     with pytest.raises(RuntimeError, match="the exporter broke"):
         make_bundle(Order(short, tmp_path / "out", keep_weights=kept), lambda _: None)
     assert not (tmp_path / "out").exists()

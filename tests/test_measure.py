@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from delen.clients.wire import EnergySource
+from delen.clients.info import EnergySource
 from delen.exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
 from delen.exits.datasets import Labelled
 from delen.exits.runner import EngineFault

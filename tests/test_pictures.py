@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from delen.clients.errors import BadFile
+from delen.clients.info import NetworkInfo, Preprocessing
 from delen.clients.pictures import prepare, read_inputs
-from delen.clients.wire import NetworkInfo, Preprocessing
 from delen.tests.fake_daemon import PHOTO, TOY
 
 SMALL = msgspec.structs.replace(

@@ -20,7 +20,7 @@ TO_WORKER: list[pipes.ToWorker] = [
     Attach(4096),
     Load("net", "/bundle", "0" * 64, 8, Need(256, 3, 10, 8), ""),
     Measure("net", None),
-    Post(Run(1, "net", 0, (Row(1, 2, (0, 1), 0.9, keep=True),), 5_000, (100, 200, 400), 700)),
+    Post(Run(1, "net", 0, (Row(1, 2, (0, 1), (0.9, 0.8), keep=True, audit=True),), 5_000, (100, 200, 400), 700)),
     Drop((1, 2, 3)),
 ]
 TO_FRONT: list[pipes.ToFront] = [
@@ -49,7 +49,7 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Pipe, Pipe]) -> None:
     assert {type(message) for message in TO_FRONT} == set(get_args(pipes.ToFront))
     for message in TO_WORKER:
         front.send(message)
-        assert worker.receive_at_worker() == (message, None)
+        assert worker.receive_at_worker() == message
     for report in TO_FRONT:
         worker.send(report)
         assert front.receive_at_front() == report
@@ -61,8 +61,8 @@ def test_a_descriptor_travels_beside_its_message(ends: tuple[Pipe, Pipe]) -> Non
     read_fd, write_fd = os.pipe()
     front.send(Attach(1), write_fd)
     os.close(write_fd)
-    _, received = worker.receive_at_worker()
-    assert received is not None
+    attach, received = worker.receive_attach()
+    assert attach == Attach(1)
     os.write(received, b"x")
     assert os.read(read_fd, 1) == b"x"
     os.close(received)
@@ -80,6 +80,8 @@ def test_either_side_notices_that_the_other_is_gone() -> None:
     front, theirs = Pipe.pair()
     worker = Pipe(theirs)
     front.close()
+    with pytest.raises(PipeClosed):
+        worker.receive_attach()
     with pytest.raises(PipeClosed):
         worker.receive_at_worker()
     worker.close()

@@ -128,7 +128,7 @@ def test_a_quota_holds_and_its_refusals_say_when_to_come_again() -> None:
     simulation.poisson("a", Bounds(), 400, 0, SECONDS)
     simulation.run(until_us=SECONDS)
     # What its bucket holds may be had at once.
-    assert simulation.server.account("a").device_us <= 0.2 * (SECONDS + WINDOW_US) * 1.1
+    assert simulation.server.ledger.account("a").device_us <= 0.2 * (SECONDS + WINDOW_US) * 1.1
     refused = [outcome for outcome in simulation.outcomes if isinstance(outcome.reply, Refusal)]
     assert refused
     reply = refused[-1].reply
@@ -154,11 +154,11 @@ def test_a_flood_at_once_gets_no_more_than_a_burst_of_its_quota(bounds: Bounds) 
     for number in range(800):
         simulation.ask(number, "a", bounds)
     simulation.run(until_us=WINDOW_US)
-    assert simulation.server.account("a").device_us <= 0.1 * WINDOW_US + once_us
+    assert simulation.server.ledger.account("a").device_us <= 0.1 * WINDOW_US + once_us
     simulation.poisson("a", bounds, 400, WINDOW_US, SECONDS)
     outcomes = simulation.run()
     ended_us = max(outcome.ended_us for outcome in outcomes)
-    device_us = simulation.server.account("a").device_us
+    device_us = simulation.server.ledger.account("a").device_us
     # One that comes while a little is left may take more than that.
     assert device_us <= 0.1 * (ended_us + WINDOW_US) + once_us
     assert device_us >= 0.08 * ended_us, "a quota is there to be used"

@@ -196,7 +196,7 @@ def test_dropped_requests_end_as_late_before_anything_else_happens() -> None:
     assert isinstance(late, Failure)
     assert late.code == "deadline"
     assert outcomes[1].ended_us == outcomes[0].ended_us, "the core says so when the device is free, not at the deadline"
-    assert simulation.server.account("a").failed == 1
+    assert simulation.server.ledger.account("a").failed == 1
 
 
 # ---- fixed-exit

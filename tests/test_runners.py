@@ -77,7 +77,8 @@ def replay_engine(bundle: Bundle) -> Runner:
     return ReplayRunner(profile)
 
 
-REAL = [pytest.param(onnx_engine, id="onnx"), pytest.param(torch_engine, id="torch")]
+# PyTorch alone takes two seconds to import.
+REAL = [pytest.param(onnx_engine, id="onnx"), pytest.param(torch_engine, id="torch", marks=pytest.mark.slow)]
 ALL = [*REAL, pytest.param(replay_engine, id="replay")]
 
 
@@ -270,6 +271,7 @@ def test_a_graph_swapped_after_the_check_is_not_loaded(make: Make, tmp_path: Pat
         make(bundle).load(bundle, BATCH_MAX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "fashion"])
 def test_the_real_engines_agree_on_real_images(name: str) -> None:
     bundle = load_bundle(shipped_directory() / name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delen.clients.wire import Preprocessing
+from delen.clients.info import Preprocessing
 from delen.exits.bundle import load_bundle, shipped_directory
 from delen.exits.datasets import FASHION_DIRECTORIES, load
 from delen.exits.samples import load_samples, prepare
@@ -47,10 +47,10 @@ def test_prepare_follows_the_rule_channel_by_channel() -> None:
     assert prepare(images, rule).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_training_and_serving_prepare_alike() -> None:
     pytest.importorskip("torch", reason="needs PyTorch: pip install 'delen[torch]'")
-    from delen.exits.recipes import RECIPES
-    from delen.exits.train import normalise
+    from delen.exits.recipes import RECIPES, normalise
 
     for name, recipe in RECIPES.items():
         images = load_samples(name).images[:50]

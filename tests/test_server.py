@@ -10,10 +10,12 @@ from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal
 from delen.daemon.config import Limits
 from delen.daemon.noise import NoiseSpec
+from delen.daemon.records import Effect, ExitDone, RunFailed, RunReturned
 from delen.daemon.server import Server
 from delen.daemon.simulate import TENSORS, Outcome, Simulation
 from delen.policies.exits import asked
 from delen.policies.policy import make_policy
+from delen.policies.rates import Terms
 from delen.tests.simulation import served
 
 FAST = Bounds(latency_ms=20.0)
@@ -71,12 +73,15 @@ def test_without_gates_an_accuracy_bound_takes_the_cheapest_exit_that_keeps_it()
     assert (answer.exit, answer.expected_accuracy, answer.certificate) == (1, 0.95, "uncertified")
 
 
-def test_a_gated_answer_says_it_is_uncertified_and_what_the_gate_delivered() -> None:
+def test_a_gated_answer_says_that_it_is_certified_and_what_the_gates_delivered() -> None:
     simulation = Simulation([served(accuracies=(0.5, 0.6, 0.99))])
     for when in range(300):
         simulation.ask(when * 5000, "a", Bounds(accuracy=0.9))
     replies = answers(simulation.run())
-    assert {reply.certificate for reply in replies} == {"uncertified"}
+    assert {reply.certificate for reply in replies} == {"certified"}
+    [proof] = {reply.proof for reply in replies}
+    assert proof is not None
+    assert (proof.accuracy, proof.certainty, proof.n) == (0.9, 0.9, 4000)
     assert all(reply.expected_accuracy >= 0.9 and not reply.broken for reply in replies)
     assert {reply.stop for reply in replies} == {"gate", "last_exit"}
 
@@ -129,7 +134,7 @@ def test_an_energy_bound_without_known_energies_is_refused_in_words() -> None:
 def test_an_offer_made_under_load_is_admitted_under_the_same_load() -> None:
     simulation = Simulation([served()])
     for when in range(40):
-        simulation.ask(when, "a", Bounds(latency_ms=60, accuracy=0.97, objective="accuracy"))
+        simulation.ask(when, "a", Bounds(latency_ms=60, accuracy=0.955, objective="accuracy"))
     simulation.ask(100, "b", Bounds(latency_ms=1.2))
     simulation.run(until_us=101)
     [refused] = [outcome.reply for outcome in simulation.outcomes if isinstance(outcome.reply, Refusal)]
@@ -224,7 +229,7 @@ def test_a_full_queue_is_refused_with_a_time_to_retry_and_counted() -> None:
     refused = [o.reply for o in outcomes if isinstance(o.reply, Refusal)]
     assert [r.code for r in refused] == ["queue_full"] * 5
     assert all(r.offer is not None and r.offer.retry_after_ms is not None for r in refused)
-    assert simulation.server.accounts["a"].refused == 5
+    assert simulation.server.ledger.accounts["a"].refused == 5
 
 
 def test_an_overrun_answers_with_what_was_reached_and_says_which_bound_broke() -> None:
@@ -342,3 +347,45 @@ def test_a_cancelled_request_ends_as_cancelled_and_only_once() -> None:
         [outcome] = simulation.run()
         # Too late is too late: the answer was given, and stays the only end.
         assert isinstance(outcome.reply, Answer if when == 5_000 else Failure)
+
+
+@pytest.mark.parametrize(("seed", "rate_hz"), [(0, 700.0), (1, 700.0), (2, 150.0)])
+def test_it_makes_no_difference_when_runs_are_entered_that_are_over(
+    seed: int, rate_hz: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def day(server: Server) -> str:
+        simulation = Simulation([served()], seed=seed, noise=NoiseSpec(sigma=0.3), server=server, hop_us=50)
+        for tenant, bounds in (("a", Bounds(latency_ms=1.6)), ("b", FREE), ("c", EXACT)):
+            simulation.poisson(tenant, bounds, rate_hz, 0, 300_000)
+        simulation.kill_worker(100_000)
+        simulation.run()
+        return simulation.log_hash
+
+    tenants = {"a": Terms(), "b": Terms(weight=2.0), "c": Terms(rate_hz=300.0)}
+    prompt = Server(Limits(), ahead_us=100, tenants=tenants)
+    advance = prompt.advance
+
+    def at_once(now_us: int, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
+        effects = advance(now_us, done)
+        prompt.learn()
+        return effects
+
+    monkeypatch.setattr(prompt, "advance", at_once)
+    assert day(Server(Limits(), ahead_us=100, tenants=tenants)) == day(prompt)
+
+
+def test_what_a_run_took_is_entered_by_the_time_anybody_looks() -> None:
+    simulation = Simulation([served()])
+    simulation.ask(0, "a", FREE)
+    simulation.run()
+    stats = simulation.server.ledger.accounts["a"].stats()
+    assert (stats.answered, stats.pending) == (1, 0)
+    assert stats.device_us > 0
+
+
+def test_who_comes_after_a_slow_run_is_judged_by_it() -> None:
+    simulation = Simulation([served()], noise=slow(5.0))
+    simulation.ask(0, "a", FREE)
+    simulation.ask(50_000, "a", Bounds(latency_ms=1.0))
+    _, after = simulation.run()
+    assert isinstance(after.reply, Refusal), "the first exit fits by the profile, and took five times as long"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.daemon.config import Limits
 from delen.daemon.sessions import ROUTES_PER_SESSION, Sessions, shown
+from delen.policies.exits import asked
 
 KEPT_US = 60_000_000
 STOP = (ConditionSet(all_of=(Condition("exit", "equal", 0.0),)),)
@@ -69,11 +70,23 @@ def test_a_client_that_reconnects_for_ever_costs_a_bounded_number_of_routes_and_
 def test_a_request_overrides_the_session_and_conditions_stand_for_accuracy_and_energy() -> None:
     session = sessions().open("client", b"1", Bounds(latency_ms=5, accuracy=0.9), 0)
     assert session is not None
-    assert session.bounds_for("net", Bounds(latency_ms=7)) == Bounds(latency_ms=7, accuracy=0.9)
+    assert session.asked_for("net", Bounds(latency_ms=7)) == asked(Bounds(latency_ms=7, accuracy=0.9))
     session.conditions["net"] = STOP
-    assert session.bounds_for("net", Bounds()) == Bounds(latency_ms=5, conditions=STOP)
-    assert session.bounds_for("other", Bounds()) == Bounds(latency_ms=5, accuracy=0.9)
-    assert session.bounds_for("net", Bounds(accuracy=0.8)) == Bounds(latency_ms=5, accuracy=0.8)
+    assert session.asked_for("net", Bounds()) == asked(Bounds(latency_ms=5, conditions=STOP))
+    assert session.asked_for("other", Bounds()) == asked(Bounds(latency_ms=5, accuracy=0.9))
+    assert session.asked_for("net", Bounds(accuracy=0.8)) == asked(Bounds(latency_ms=5, accuracy=0.8))
+
+
+def test_a_request_like_the_one_before_is_held_to_the_session_as_it_stands_now() -> None:
+    session = sessions().open("client", b"1", Bounds(latency_ms=5), 0)
+    again = Bounds(accuracy=0.5)
+    assert session.asked_for("net", again) is session.asked_for("net", Bounds(accuracy=0.5)), "nothing has changed"
+    session.bounds = Bounds(latency_ms=6)
+    assert session.asked_for("net", again).latency_ms == 6
+    session.conditions["net"] = STOP
+    assert session.asked_for("net", Bounds()).conditions == STOP
+    del session.conditions["net"]
+    assert session.asked_for("net", Bounds()).conditions is None
 
 
 def test_an_acknowledgement_shows_what_is_set_and_nothing_else() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.clients.wire import Answer, Failure, Refusal
+from delen.daemon.behaviour import Behaviour
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.records import Effect, Ended
-from delen.daemon.simulate import Behaviour, Outcome, Simulation
+from delen.daemon.simulate import Outcome, Simulation
 from delen.policies.policy import make_policy, policy_names
 from delen.tests.exact import exact
 from delen.tests.simulation import served
@@ -24,10 +25,10 @@ def busy(seed: int, *, policy: str = "stage-edf", check: bool = True, ahead_us: 
         networks, seed=seed, policy=make_policy(policy), hop_us=60, ahead_us=ahead_us, restart_us=5_000, check=check
     )
     for name in ("net", "other"):
-        simulation.poisson("a", FAST, 500, 0, 100_000, network=name)
-        simulation.poisson("b", Bounds(accuracy=0.9), 200, 0, 100_000, network=name)
-        simulation.poisson("c", FREE, 100, 0, 100_000, network=name)
-    simulation.kill_worker(50_000)
+        simulation.poisson("a", FAST, 500, 0, 60_000, network=name)
+        simulation.poisson("b", Bounds(accuracy=0.9), 200, 0, 60_000, network=name)
+        simulation.poisson("c", FREE, 100, 0, 60_000, network=name)
+    simulation.kill_worker(30_000)
     return simulation
 
 
@@ -56,7 +57,7 @@ def test_being_watched_changes_nothing() -> None:
 
 def test_a_run_can_be_halted_and_goes_on_where_it_was() -> None:
     halted, through = busy(6), busy(6)
-    for until_us in (10_000, 49_999, 50_001, 70_000):
+    for until_us in (10_000, 29_999, 30_001, 45_000):
         halted.run(until_us=until_us)
         assert halted.now_us < until_us
     assert halted.run() == through.run()

@@ -18,7 +18,7 @@ SCRIPTS, PER_TEST = 200, 5
 SCRIPTS_PER_BUG = 40
 
 
-@pytest.mark.parametrize("first", many(range(0, SCRIPTS, PER_TEST), 10))
+@pytest.mark.parametrize("first", many(range(0, SCRIPTS, PER_TEST), 5))
 def test_in_random_faults_every_invariant_holds(first: int) -> None:
     for seed in range(first, first + PER_TEST):
         tally = run(seed)
@@ -26,7 +26,7 @@ def test_in_random_faults_every_invariant_holds(first: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_log_and_another_seed_another() -> None:
-    seeds = (1, 4, 6, 7)
+    seeds = (1, 4)
     first, second = ([run(seed).log_hash for seed in seeds] for _ in range(2))
     assert first == second
     assert len(set(first)) == len(seeds)

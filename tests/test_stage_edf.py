@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from delen.daemon.backlog import Backlog
 from delen.policies.fairness import Share
 from delen.policies.policy import make_policy
 from delen.policies.scarcity import Scarcity, rate_at_best
-from delen.policies.view import Choice, Run, Served, Waiting
+from delen.policies.stage_edf import StageEdf, best_free
+from delen.policies.view import NEVER_US, Choice, Run, Served, Waiting
 from delen.tests.exact import NoCorrection, exact, waits
 
 NET, OTHER = exact(), exact("other")
@@ -69,7 +71,8 @@ def ahead(name: str = "a") -> Share:
 
 def gated(ticket: int, *, deadline_us: int = FAR_US, stage: int = 0, network: Served = NET) -> Waiting:
     made = waits(ticket, network, deadline_us=deadline_us, mandatory=2, stage=stage)
-    made.gate, made.stays = 0.9, 0.3
+    made.gates, made.beyond = (0.9, 0.9, math.inf), (0.3, 0.3, 0.0)
+    made.move_to(stage)
     return made
 
 
@@ -232,7 +235,7 @@ def test_under_a_gate_only_who_is_likely_to_stay_counts() -> None:
     queue = [gated(ticket, network=network) for ticket in range(3 * network.batch_max)]
     assert set(stops(choose(*queue))) == {0}
     for waiting in queue:
-        waiting.stays = 1.0
+        waiting.beyond = (1.0, 1.0, 0.0)
     assert set(stops(choose(*queue))) == {2}
 
 
@@ -316,6 +319,31 @@ QUEUES = st.lists(
     min_size=1,
     max_size=8,
 )
+
+
+@given(
+    st.sampled_from([NEVER_US, 300, 700, 1_500, 5_000]),
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)),
+    st.sampled_from(["best effort", "optional", "spare"]),
+    st.booleans(),
+)
+def test_who_waits_alone_goes_as_deep_as_if_it_had_been_weighed_against_others(
+    deadline_us: int, depths: tuple[int, int, int], kind: str, gated: bool
+) -> None:
+    mandatory, target, stage = depths
+    if kind == "optional":
+        stage, mandatory = max(1, stage), min(mandatory, max(1, stage) - 1)
+    target, bounded = max(mandatory, target, stage), kind != "best effort"
+    waiting = waits(1, NET, deadline_us=deadline_us, mandatory=mandatory, target=target, stage=stage, bounded=bounded)
+    waiting.spare = kind == "spare"
+    if gated:
+        waiting.gates, waiting.beyond = (0.5, 0.5, math.inf), (0.5, 0.2, 0.0)
+        waiting.move_to(stage)
+    backlog = Backlog()
+    backlog.add(waiting)
+    alone = make_policy("stage-edf").choose(backlog.view(), 100, 1)
+    free = best_free(backlog.view(), 100, NEVER_US)
+    assert alone == (None if free is None else StageEdf()._spare(backlog.view(), free, 100, 1))
 
 
 @given(QUEUES, st.sampled_from([{}, {"rebatch": False}, {"fill": False}, {"spare_share": 1.0}]))

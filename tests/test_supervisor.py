@@ -69,13 +69,7 @@ class Stage:
 
     def heard(self, count: int) -> list[Any]:
         """The next messages at the worker."""
-        messages = []
-        for _ in range(count):
-            message, fd = self.worker.pipe.receive_at_worker()
-            messages.append(message)
-            if fd is not None:
-                os.close(fd)
-        return messages
+        return [self.worker.pipe.receive_at_worker() for _ in range(count)]
 
     def ready(self, now_us: int = 0) -> None:
         """Start and bring a worker to ready."""
@@ -139,17 +133,15 @@ def test_a_network_that_does_not_load_is_named(stage: Stage) -> None:
 
 def test_a_run_is_posted_with_its_inputs_and_its_logits_come_back(stage: Stage) -> None:
     stage.supervisor.start(0)
-    attach, fd = stage.worker.pipe.receive_at_worker()
-    assert isinstance(attach, Attach)
-    assert fd is not None
+    attach, fd = stage.worker.pipe.receive_attach()
     memory = Arena(fd, attach.size)
     os.close(fd)
     need = hosting.host(stage.config, Path("/nowhere"))["digits"].need
-    run = Run(1, "digits", 0, (Row(1, 0, (), None, keep=False), Row(2, 0, (), None, keep=False)), 0, (), 100)
+    run = Run(1, "digits", 0, (Row(1, 0, (), (), keep=False), Row(2, 0, (), (), keep=False)), 0, (), 100)
     stage.supervisor.post(run, [np.full(64, n, np.float32).tobytes() for n in (3, 4)])
     assert stage.heard(2)[-1] == Post(run)
     assert memory.inputs(1, need, "float32", (64,), 2)[:, 0].tolist() == [3, 4]
-    memory.logits(1, need, 0)[:2] = [[1.0] * 10, [2.0] * 10]
+    memory.write_logits(1, need, 0, np.repeat(np.array([1, 2], np.float32), 10).tobytes())
     rows = tuple(RowDone(ticket, 0, 0.5, left=True, gated=False) for ticket in (1, 2))
     done = stage.supervisor.with_logits(ExitDone(1, 0, rows, (), b"", finished=True), "digits")
     assert np.frombuffer(done.logits, np.float32).tolist() == [1.0] * 10 + [2.0] * 10
@@ -240,7 +232,7 @@ def test_what_may_be_forgotten_is_said_with_the_next_run(stage: Stage) -> None:
     stage.ready()
     stage.supervisor.drop((1,))
     stage.supervisor.drop((2, 3))
-    run = Run(7, "digits", 1, (Row(4, 2, (), None, False),), 0, (), 100)
+    run = Run(7, "digits", 1, (Row(4, 2, (), (), False),), 0, (), 100)
     stage.supervisor.post(run, [])
     stage.supervisor.post(run, [])
     assert stage.heard(2) == [Post(run, (1, 2, 3)), Post(run)]

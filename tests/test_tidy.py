@@ -36,7 +36,7 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX, PARAMETERS_MAX = 400, 70, 5
 UNDOCUMENTED_LINES_MAX = 8
 
 # Importable by every room, because they import nothing of delen but each other.
-PURE_CLIENTS = {"clients.wire", "clients.bounds", "clients.arrivals", "clients.places"}
+PURE_CLIENTS = {"clients.wire", "clients.info", "clients.bounds", "clients.arrivals", "clients.places"}
 # A room imports itself and the ones before it.
 ORDER = ("exits", "profiles", "policies", "daemon")
 
@@ -45,17 +45,26 @@ CLOCKS = {"time", "datetime"}
 CHANCE = {"random", "secrets", "uuid"}
 # What each may be imported by, as patterns of room/file.
 TRAINING = (
-    "exits/recipes.py",
-    "exits/train.py",
-    "exits/calibrate.py",
-    "exits/computation.py",
-    "exits/export.py",
-    "exits/making.py",
+    *("exits/recipes.py", "exits/multi_exit.py", "exits/heads.py", "exits/attaching.py"),
+    *("exits/attach_checks.py", "exits/feature_layout.py", "exits/torch_graph.py", "exits/exported_graph.py"),
+    *("exits/graph_cuts.py", "exits/cut_costs.py", "exits/workspace.py", "exits/weights_file.py"),
+    *("exits/zoo*.py", "exits/train.py", "exits/course.py", "exits/frozen_trunk.py", "exits/losses.py"),
+    *("exits/augment.py", "exits/checkpoint.py", "exits/predict.py", "exits/training.py"),
+    *("exits/workspace_training.py", "exits/calibrate.py", "exits/computation.py", "exits/export.py"),
+    *("exits/quantise.py", "exits/onnx_parts.py", "exits/import_delen.py", "exits/workspace_export.py"),
+    *("exits/making.py",),
 )
 OWNERS: tuple[tuple[str, set[str], tuple[str, ...]], ...] = (
     ("an engine", ENGINES, ("exits/*_runner.py", "exits/torch_ops.py", *TRAINING)),
     ("zmq", {"zmq"}, ("daemon/loop.py", "daemon/sockets.py", "daemon/*_bench.py", "clients/*.py")),
-    ("a clock", CLOCKS, ("daemon/loop.py", "daemon/worker.py", "daemon/*_bench.py", "profiles/me*.py", "clients/*.py")),
+    (
+        "a clock",
+        CLOCKS,
+        (
+            *("daemon/loop.py", "daemon/worker.py", "daemon/*_bench.py"),
+            *("exits/checkpoint.py", "exits/training.py", "exits/cut_costs.py", "profiles/me*.py", "clients/*.py"),
+        ),
+    ),
     (
         "chance",
         CHANCE,
@@ -76,6 +85,7 @@ PURE = (
     "policies/*.py",
     "daemon/server.py",
     "clients/wire.py",
+    "clients/info.py",
     "clients/bounds.py",
     "clients/arrivals.py",
     "clients/places.py",
@@ -88,7 +98,7 @@ BANNED_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "c
 BANNED_CALLS = {"eval", "exec", "__import__", "compile"}
 BANNED_METHODS = {"torch.load", "yaml.load", "recv_pyobj", "send_pyobj", "recv_serialized", "ProcessPoolExecutor"}
 BANNED_WORDS = {"utils", "util", "common", "manager", "helper", "helpers", "misc"}
-DISTRIBUTIONS = {"zmq": "pyzmq", "sklearn": "scikit-learn", "PIL": "pillow", "tomllib": "tomli"}
+DISTRIBUTIONS = {"zmq": "pyzmq", "sklearn": "scikit-learn", "PIL": "pillow", "google": "protobuf", "tomllib": "tomli"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".service", ".conf", ".json", ".yml", ""}
 
 
@@ -253,6 +263,9 @@ def test_nothing_unpickles_or_evaluates() -> None:
             if not item.room and item.module.split(".")[0] in BANNED_MODULES:
                 yield item.line, f"imports {item.module}"
         for node, name in calls(source):
+            safely = any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
+            if source.path == "exits/weights_file.py" and name == "torch.load" and safely:
+                continue  # the one command that converts pickles
             if name in BANNED_CALLS or any(name == bad or name.endswith("." + bad) for bad in BANNED_METHODS):
                 yield node.lineno, f"calls {name}"
             for keyword in node.keywords:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delen.clients.wire import Preprocessing
+from delen.clients.info import Preprocessing
 from delen.exits.bundle import Bundle
 from delen.exits.bundle_writer import Description, Part, write_bundle
 from delen.exits.manifest import ExitEntry, TensorShape

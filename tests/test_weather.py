@@ -29,7 +29,7 @@ def network() -> NetworkNoted:
 
 
 def run(number: int) -> Run:
-    return Run(number, "net", 0, (Row(number, 1, (), None, False),), 0, (), 0)
+    return Run(number, "net", 0, (Row(number, 1, (), (), False),), 0, (), 0)
 
 
 def done(number: int, *steps: StepDone, finished: bool = True) -> ExitDone:

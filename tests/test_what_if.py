@@ -25,9 +25,23 @@ QUIET = Setup()
 TIGHT = [Bounds(latency_ms=8.0), Bounds(latency_ms=20.0), Bounds(accuracy=0.955), Bounds()]
 
 
-def quiet_day(path: Path, seed: int = 1) -> tuple[Replayed, Recording]:
-    recorded_day(path, seed, count=400, setup=QUIET, faults=False, asked=TIGHT)
+Day = tuple[Replayed, Recording]
+
+
+@pytest.fixture(scope="module")
+def quiet_day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """To be looked at; a test that changes something of it takes a copy."""
+    path = tmp_path_factory.mktemp("quiet") / "j"
+    recorded_day(path, 1, count=400, setup=QUIET, faults=False, asked=TIGHT)
     return record(path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(quiet_day: Day) -> Simulation:
+    """The same day, simulated, when it is over."""
+    simulation = imagine(*quiet_day, Change())
+    simulation.run()
+    return simulation
 
 
 def run(simulation: Simulation) -> Measured:
@@ -41,11 +55,11 @@ def profile(times: float) -> Profile:
     return msgspec.structs.replace(slower, network="net")
 
 
-def test_with_nothing_changed_it_comes_out_much_as_it_did(tmp_path: Path) -> None:
-    replayed, recording = quiet_day(tmp_path / "j")
+def test_with_nothing_changed_it_comes_out_much_as_it_did(quiet_day: Day, unchanged: Simulation) -> None:
+    replayed, _ = quiet_day
     since_us = replayed.outcomes[0].sent_us
     then = figures(replayed.outcomes, replayed.server.networks, since_us=since_us)
-    now = run(imagine(replayed, recording, Change()))
+    now = measured(unchanged)
     assert now.requests == then.requests == 400
     assert now.violations_pct == pytest.approx(then.violations_pct, abs=3)
     assert now.effective_accuracy == pytest.approx(then.effective_accuracy, abs=3)
@@ -69,7 +83,7 @@ def test_requests_come_when_and_as_they_came(tmp_path: Path) -> None:
     assert came(imagined) == came(simulation)
 
 
-def test_cancels_and_losses_of_the_worker_come_again(tmp_path: Path) -> None:
+def test_cancels_and_losses_of_the_worker_come_again(quiet_day: Day) -> None:
     wanted = asked(Bounds())
     recording = Recording()
     for now_us in (1_000, 1_500, 1_700):
@@ -78,7 +92,7 @@ def test_cancels_and_losses_of_the_worker_come_again(tmp_path: Path) -> None:
     recording.take(Lost(2_000, 9_000, ()), None)
     recording.take(Ready(8_000), None)
     assert (recording.cancelled, recording.lost_us, recording.away_us) == ([(700, 1)], [1_000], [6_000])
-    replayed, _ = quiet_day(tmp_path / "j")
+    replayed, _ = quiet_day
     outcomes = imagine(replayed, recording, Change()).run()
     assert [type(o.reply).__name__ for o in sorted(outcomes, key=lambda o: o.sent_us)] == [
         "Answer",
@@ -88,12 +102,10 @@ def test_cancels_and_losses_of_the_worker_come_again(tmp_path: Path) -> None:
     assert max(outcome.ended_us for outcome in outcomes) > 1_000 + 6_000
 
 
-def test_another_policy_decides_otherwise(tmp_path: Path) -> None:
-    replayed, recording = quiet_day(tmp_path / "j")
-    now = run(imagine(replayed, recording, Change()))
-    other = imagine(replayed, recording, Change(policy="latency-first"))
+def test_another_policy_decides_otherwise(quiet_day: Day, unchanged: Simulation) -> None:
+    other = imagine(*quiet_day, Change(policy="latency-first"))
     assert other.server.policy.name == "latency-first"
-    assert run(other).p50_ms < now.p50_ms
+    assert run(other).p50_ms < measured(unchanged).p50_ms
 
 
 def test_options_are_set_on_top_of_those_it_had(tmp_path: Path) -> None:
@@ -103,11 +115,8 @@ def test_options_are_set_on_top_of_those_it_had(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [0.25, 2.0])
-def test_another_profile_is_another_device(tmp_path: Path, times: float) -> None:
-    replayed, recording = quiet_day(tmp_path / "j")
-    now = imagine(replayed, recording, Change())
-    other = imagine(replayed, recording, Change(profile=profile(times)))
-    now.run()
+def test_another_profile_is_another_device(quiet_day: Day, unchanged: Simulation, times: float) -> None:
+    other = imagine(*quiet_day, Change(profile=profile(times)))
     other.run()
 
     def compute_us(simulation: Simulation, network: str) -> float:
@@ -119,37 +128,60 @@ def test_another_profile_is_another_device(tmp_path: Path, times: float) -> None
         ]
         return sum(took) / len(took)
 
-    assert compute_us(other, "net") == pytest.approx(times * compute_us(now, "net"), rel=0.4)
-    assert compute_us(other, "other") == pytest.approx(compute_us(now, "other"), rel=0.4)
+    assert compute_us(other, "net") == pytest.approx(times * compute_us(unchanged, "net"), rel=0.4)
+    assert compute_us(other, "other") == pytest.approx(compute_us(unchanged, "other"), rel=0.4)
 
 
-def test_a_profile_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
-    replayed, recording = quiet_day(tmp_path / "j")
+def test_with_another_profile_of_one_network_the_others_stay_as_slow_as_they_were(quiet_day: Day) -> None:
+    replayed, recording = quiet_day
+    slow = Recording()
+    slow.came, slow.confidences = recording.came, recording.confidences
+    slow.steps = {
+        cell: (n, 3 * took_us, logs, squares) for cell, (n, took_us, logs, squares) in recording.steps.items()
+    }
+    simulation = imagine(replayed, slow, Change(profile=profile(0.5)))
+    simulation.run()
+    times: dict[str, list[float]] = {"net": [], "other": []}
+    for outcome in simulation.outcomes:
+        if isinstance(reply := outcome.reply, Answer) and len(set(reply.batches)) == 1:
+            costs = simulation.server.networks[outcome.network].costs
+            times[outcome.network].append(reply.compute_us / costs.path_us(0, reply.exit, reply.batches[0]))
+    assert min(times["other"]) > 2.5
+    assert max(times["net"]) < 1.5
+
+
+def test_a_fixed_exit_that_no_network_has_is_refused_with_the_range(quiet_day: Day) -> None:
+    with pytest.raises(JournalError, match=r"fixed-exit: exit is 9; expected 0 to 2"):
+        imagine(*quiet_day, Change(policy="fixed-exit", options={"exit": 9}))
+    with pytest.raises(JournalError, match=r"exits\.other is 3; expected 0 to 2"):
+        imagine(*quiet_day, Change(policy="fixed-exit", options={"exits": {"other": 3}}))
+
+
+def test_a_profile_that_does_not_fit_is_refused_in_words(quiet_day: Day) -> None:
     strange = msgspec.structs.replace(profile(1.0), network="elsewhere")
     with pytest.raises(JournalError, match="of network 'elsewhere'; the journal has net, other"):
-        imagine(replayed, recording, Change(profile=strange))
+        imagine(*quiet_day, Change(profile=strange))
     short = msgspec.structs.replace(sample_profile(segments_us=(1, 2), accuracies=(0.5, 0.9)), network="net")
     with pytest.raises(JournalError, match="has 2 exits, the journal 3"):
-        imagine(replayed, recording, Change(profile=short))
+        imagine(*quiet_day, Change(profile=short))
 
 
 def test_the_device_is_as_slow_and_as_unsteady_as_it_was(tmp_path: Path) -> None:
-    recording = Recording()
     path = tmp_path / "j"
-    recorded_day(path, 2, count=800, setup=QUIET, faults=False, asked=[Bounds(latency_ms=20.0)])
+    recorded_day(path, 2, count=400, setup=QUIET, faults=False, asked=[Bounds(latency_ms=20.0)])
     replayed, recording = record(path)
-    noise = noise_of(recording, replayed.networks, slow=True)
+    noise = noise_of(recording, replayed.networks)
     assert noise.sigma == pytest.approx(0.02, rel=0.2)
     assert [at_s for at_s, _ in noise.steps] == [0.0]
     assert noise.steps[0][1] == pytest.approx(1.0, rel=0.01)
     twice = {cell: (n, 2 * took, logs, squares) for cell, (n, took, logs, squares) in recording.steps.items()}
     recording.steps = twice
-    assert noise_of(recording, replayed.networks, slow=True).steps[0][1] == pytest.approx(2.0, rel=0.01)
-    assert noise_of(recording, replayed.networks, slow=False).steps == ()
+    assert noise_of(recording, replayed.networks).steps[0][1] == pytest.approx(2.0, rel=0.01)
+    assert noise_of(recording, replayed.networks, but="net").steps[0][1] == pytest.approx(2.0, rel=0.01)
 
 
-def test_requests_are_as_sure_as_they_were_and_beyond_like_samples_alike(tmp_path: Path) -> None:
-    replayed, recording = quiet_day(tmp_path / "j")
+def test_requests_are_as_sure_as_they_were_and_beyond_like_samples_alike(quiet_day: Day) -> None:
+    replayed, recording = quiet_day
     behaviours = what_if._behaviours(recording, replayed.networks, Random(0))
     for name, rows in recording.confidences.items():
         assert len(behaviours[name].confidence) == len(rows)
@@ -158,9 +190,10 @@ def test_requests_are_as_sure_as_they_were_and_beyond_like_samples_alike(tmp_pat
     # As sure at one exit, so as often right there as the samples that were drawn from.
     noted = replayed.networks["net"].samples
     assert noted is not None
-    confidence, correct = noted.arrays()
-    recording.confidences["net"] = [{0: 0.95}] * 500
-    drawn = what_if._behaviours(recording, replayed.networks, Random(0))["net"]
+    confidence, correct, _, _ = noted.calibration()
+    alike = Recording()
+    alike.confidences["net"] = [{0: 0.95}] * 500
+    drawn = what_if._behaviours(alike, replayed.networks, Random(0))["net"]
     near = abs(confidence[:, 0] - 0.95) < 0.03
     share = sum(row[0] for row in drawn.correct) / 500
     assert share == pytest.approx(correct[near, 0].mean(), abs=0.1)

@@ -122,6 +122,7 @@ def test_a_wrong_header_is_malformed_and_its_id_is_told(header: list[Any]) -> No
     [
         (("float32", (2,)), 4, "shape"),
         (("float32", (-1,)), 4, "shape"),
+        (("float32", (-1, -1)), 4, "shape"),
         (("float32", (1,) * 9), 4, "shape"),
         (("float32", (2**40, 2**40)), 4, "shape"),
         (("object", (1,)), 8, "dtype"),

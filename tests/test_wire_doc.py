@@ -16,7 +16,7 @@ from typing import Any, get_args
 import pytest
 import zmq
 
-from delen.clients import bounds, errors, places, wire
+from delen.clients import bounds, errors, info, places, wire
 from delen.tests import daemon_fixture
 from delen.tests.fake_daemon import FakeDaemon, serving
 
@@ -29,10 +29,13 @@ MAPS = {
     "condition set": bounds.ConditionSet,
     "condition": bounds.Condition,
     "offer map": wire.Offer,
-    "network map": wire.NetworkInfo,
-    "preprocessing map": wire.Preprocessing,
-    "exit map": wire.ExitInfo,
-    "tenant map": wire.TenantStats,
+    "proof map": wire.Proof,
+    "network map": info.NetworkInfo,
+    "preprocessing map": info.Preprocessing,
+    "exit map": info.ExitInfo,
+    "tenant map": info.TenantStats,
+    "certifiable map": info.Certifiable,
+    "drift map": info.Drift,
 }
 
 
@@ -72,7 +75,7 @@ def test_every_map_is_there_with_its_keys_in_order(title: str) -> None:
 
 
 def test_every_word_a_field_may_hold_is_there() -> None:
-    for words in (wire.Stop, wire.Certificate, wire.EnergySource, bounds.Metric, bounds.Operator, bounds.Objective):
+    for words in (wire.Stop, wire.Certificate, info.EnergySource, bounds.Metric, bounds.Operator, bounds.Objective):
         for word in get_args(words):
             assert f"`{word}`" in PAGE
     for dtype in wire.DTYPES:

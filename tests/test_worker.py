@@ -17,7 +17,7 @@ from delen.exits.bundle import load_bundle, shipped_directory
 from delen.policies.view import Row, Run
 from delen.tests.test_execute import NEED, Clock, Marks
 
-FIRST = tuple([Row(ticket, 0, (), None, keep=True) for ticket in (1, 2, 3)])
+FIRST = tuple([Row(ticket, 0, (), (), keep=True) for ticket in (1, 2, 3)])
 
 
 class Front:
@@ -40,7 +40,7 @@ class Front:
     def holds(self, ticket: int) -> bool:
         """Whether this request could go on from its second segment."""
         try:
-            list(self._executor.run(run(9, Row(ticket, 1, (), None, keep=True), first=1)))
+            list(self._executor.run(run(9, Row(ticket, 1, (), (), keep=True), first=1)))
         except KeyError:
             return False
         return True
@@ -55,7 +55,7 @@ def front() -> Iterator[Front]:
     fd, size = Arena.create([NEED])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     worker = Worker(Pipe(theirs), Settings("replay", "cpu", 1, 0))
-    worker._attach(Attach(size), os.dup(fd))
+    worker.attach(Attach(size), os.dup(fd))
     executor = worker._attached()
     executor.clock_us = Clock()
     executor.networks["net"] = Network(load_bundle(shipped_directory() / "digits"), Marks(), NEED)

@@ -1,0 +1,108 @@
+"""Certificates while they serve: who is audited, what the device does for that in idle time, and what comes of it.
+
+Role: the core's one door to `audits.py` (answers to look at again) and `standing.py` (whether certificates stand), per
+tenant and network. Flow: `terms` before a plan is made -> `drawn` once it is -> `kept` when it is answered -> `hold` ->
+`flight` on an idle device -> `rows_done` -> perhaps an `Alarm`. Feedback comes in at `labelled`.
+
+Does not: plan exits, end requests, or know clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..clients.info import Drift
+from ..clients.wire import Proof
+from ..policies.drift import marked
+from ..policies.exits import Asked, ExitPlan
+from .audits import Audit, Audits
+from .config import Limits
+from .endings import forced_at
+from .records import Alarm, Effect, ExitDone, Flight, Forget, Request
+from .standing import Standing
+
+# Drawn by a hash, so that a journal draws the same again. No secret: a tenant gains nothing by being audited less.
+SEED = 0
+
+
+class Assurance:
+    """All tenants' certificates."""
+
+    def __init__(self, limits: Limits, *, audits: bool) -> None:
+        """`audits`: none without, for policies whose runs never give way."""
+        self._share = limits.audit_share if limits.audits_max and audits else 0.0
+        self.audits = Audits(limits.audits_max)
+        self._standings: dict[tuple[str, str], Standing] = {}
+
+    def terms(self, tenant: str, network: str, wanted: Asked) -> Asked:
+        """Bounds as they can be asked for: without a certificate where that was withdrawn."""
+        if wanted.accuracy is None:
+            return wanted
+        standing = self._standings.get((tenant, network))
+        return wanted if standing is None or not standing.withdrawn else wanted._replace(withdrawn=True)
+
+    def drawn(self, request_id: bytes, plan: ExitPlan) -> bool:
+        """Whether an answer that gates let go under this plan will be looked at again."""
+        return plan.gate is not None and marked(request_id, self._share, SEED)
+
+    def kept(self, request: Request) -> bool:
+        """Count an answer; whether its accuracy bound, if it has one, is kept."""
+        if request.asked.accuracy is None:
+            return True
+        early, proof = forced_at(request), request.plan.proof
+        if proof is None:
+            return early is None
+        return self._standing(request.tenant, request.waiting.served.name).keeps(proof, early)
+
+    def hold(self, request: Request) -> list[Effect]:
+        """It was answered and its features are on the device; returns what the device may forget instead."""
+        waiting, gate = request.waiting, request.plan.gate
+        assert gate is not None, "only gates let a request go that is held here"
+        audit = Audit(request.tenant, waiting.served, waiting.stage, request.label, gate.disagreement)
+        given_up = self.audits.hold(waiting.ticket, audit)
+        if given_up is None:
+            return []
+        ticket, old = given_up
+        self._standing(old.tenant, old.served.name).skipped()
+        return [Forget((ticket,))]
+
+    def rows_done(self, now_us: int, flight: Flight, done: ExitDone) -> list[Effect]:
+        """What a run of audits reports: it is counted, and the device forgets them."""
+        effects: list[Effect] = []
+        self.audits.stir(now_us)
+        for row in done.rows:
+            if flight.rows.pop(row.ticket, None) is None:
+                continue
+            found = self.audits.done(row, done.exit)
+            if found is not None:
+                tenant, network = found.audit.tenant, found.audit.served.name
+                standing = self._standing(tenant, network)
+                if standing.audited(differs=found.differs, miss_max=found.audit.miss_max):
+                    effects.append(Alarm(tenant, network, "answers differ too often from the last exit's"))
+        return effects
+
+    def lost(self, tickets: Iterable[int] | None = None) -> None:
+        """Audits that cannot be done: these, or all with the worker."""
+        for audit in self.audits.lost(tickets):
+            self._standing(audit.tenant, audit.served.name).skipped()
+
+    def labelled(self, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
+        """A tenant has told the right label of an answer that rests on `proof`."""
+        miss_max = None if proof is None else 1 - proof.accuracy
+        if self._standing(tenant, network).labelled(wrong=wrong, miss_max=miss_max):
+            return [Alarm(tenant, network, "its labels show more wrong answers than was certified")]
+        return []
+
+    def told(self, tenant: str) -> dict[str, Drift]:
+        """For `stats`: by network."""
+        return {network: each.told() for (owner, network), each in self._standings.items() if owner == tenant}
+
+    def withdrawn(self, tenant: str, network: str) -> bool:
+        standing = self._standings.get((tenant, network))
+        return standing is not None and standing.withdrawn
+
+    def _standing(self, tenant: str, network: str) -> Standing:
+        standing = self._standings.get((tenant, network))
+        if standing is None:
+            standing = self._standings[tenant, network] = Standing()
+        return standing
