@@ -17,25 +17,30 @@ ifndef TORCH
 TORCH := $(shell $(ASK) -c 'import sys; print("yes" if sys.version_info[:2] == (3, 11) or sys.platform != "linux" else "no")')
 endif
 DEMO_EXTRAS := onnx,report,pictures
-TEST_EXTRAS := $(DEMO_EXTRAS),dev
+TEST_EXTRAS := $(DEMO_EXTRAS),sign,dev
 ifeq ($(TORCH),yes)
 TEST_EXTRAS := $(TEST_EXTRAS),train
 endif
 
+# The same source gives the same wheel: its files carry the date of the last commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
+
 DEMO_READY := $(VENV)/demo-ready
 TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
 
-.PHONY: help demo test unit check lint types build bench faults clean
+.PHONY: help demo test unit check lint types build sbom audit bench faults clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    start a daemon and five tenants on real images; ends within a minute with a table and a plot'
 	@echo 'make test    all tests'
 	@echo 'make unit    the quick ones: units and simulation, in seconds'
-	@echo 'make check   lint, format, types, tests, wheel'
+	@echo 'make check   lint, format, types, tests, wheel, known vulnerabilities'
 	@echo 'make bench   round trips against a bare echo, decisions, footprint, the oracle, E4 for real; then all scenarios, half an'
 	@echo '             hour: tables and plots in profiles/results; DATA=DIR names recorded traces, SEEDS=2 is a quick look'
 	@echo 'make faults  10,000 random fault scripts through the simulated core, every invariant held; some minutes'
+	@echo 'make audit   known vulnerabilities of the packages used; part of make check'
+	@echo 'make sbom    dist/sbom.cdx.json: what delen is made of here'
 	@echo 'make clean   remove the virtual environment and everything built'
 
 demo: $(DEMO_READY)
@@ -49,7 +54,7 @@ unit: export PYTHONDONTWRITEBYTECODE :=
 unit: $(TEST_READY)
 	$(BIN)/python -m pytest -n 2 -m 'not e2e and not slow and not house'
 
-check: lint types test build
+check: lint types test build audit
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check
@@ -60,7 +65,17 @@ types: $(TEST_READY)
 	$(if $(filter yes,$(TORCH)),$(BIN)/mypy,@echo 'types are not checked: torch is not installed')
 
 build: $(TEST_READY)
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	umask 022; SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
+
+# What an installation is made of, as CycloneDX.
+sbom: $(TEST_READY)
+	@mkdir -p dist
+	$(BIN)/delen sbom --json > dist/sbom.cdx.json
+	@echo 'dist/sbom.cdx.json'
+
+# Known vulnerabilities of what is installed. Where the database cannot be reached, nothing is known, and said so.
+audit: $(TEST_READY)
+	@$(BIN)/python -m delen.tests.audit
 
 bench: $(DEMO_READY)
 	$(BIN)/delen bench rtt

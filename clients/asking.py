@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import zmq
+from msgspec.structs import replace
 
 from .calls import Call
 from .connection import CALLS_MAX, Connection
-from .endpoints import find_endpoint, tenant_name
+from .endpoints import Located
 from .errors import BadReply, BadRequest, DelenError, QueueFull, UnknownNetwork, Unreachable
 from .info import NetworkInfo
-from .inputs import BoundArguments, InputLike, bounds_of, input_tensor
+from .inputs import BoundArguments, InferArguments, InputLike, bounds_of, input_tensor
 from .places import name_fault
-from .wire import VERSION, Infer, TensorSpec
+from .wire import VERSION, Infer, StatsReply, TensorSpec
 
 # A connection that breaks is tried again this soon, then ever less often. ZeroMQ's own default is 100 ms flat.
 RECONNECT_MS = 10
@@ -34,14 +36,19 @@ def now_us() -> int:
     return time.monotonic_ns() // 1000
 
 
+def whole(pages: Sequence[StatsReply]) -> StatsReply:
+    """The rows of all pages in one reply."""
+    tenants = tuple(row for page in pages for row in page.tenants)
+    networks = tuple(row for page in pages for row in page.networks)
+    return replace(pages[0], tenants=tenants, networks=networks, next=0)
+
+
 class Asking:
     """Settings and state of one client; see `client.Client` for the arguments."""
 
-    def __init__(
-        self, tenant: str | None, *, endpoint: str | None, client: str | None, timeout_s: float, bounds: BoundArguments
-    ) -> None:
-        self.tenant = tenant_name(tenant)
-        self.endpoint = find_endpoint(self.tenant, endpoint)
+    def __init__(self, located: Located, *, client: str | None, timeout_s: float, bounds: BoundArguments) -> None:
+        self.tenant, self.endpoint = located.tenant, located.endpoint
+        self._located = located
         self.client = client or os.urandom(6).hex()
         fault = name_fault("client", self.client)
         if fault:
@@ -66,6 +73,10 @@ class Asking:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         socket.setsockopt(zmq.SNDHWM, MESSAGES_QUEUED_MAX)
         socket.setsockopt(zmq.RCVHWM, MESSAGES_QUEUED_MAX)
+        if self._located.pair is not None:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self._located.server_key.encode())
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._located.pair.public.encode())
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._located.pair.secret.encode())
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
@@ -81,7 +92,7 @@ class Asking:
         return Call(message=message, tensors=(), created_us=now, give_up_us=now + _timeout_us(self.timeout_s))
 
     def _infer_call(
-        self, info: NetworkInfo, x: InputLike, bounds: BoundArguments, timeout_s: float | None, *, keep: bool
+        self, info: NetworkInfo, x: InputLike, bounds: InferArguments, timeout_s: float | None, *, keep: bool
     ) -> Call:
         """A call for one answer; with `keep` the input is copied, so that its owner may change it meanwhile."""
         now = now_us()
@@ -92,9 +103,8 @@ class Asking:
             # The daemon's socket would drop the whole connection over it.
             fault = f"an input of {tensor.nbytes} bytes; the daemon takes at most {welcome.payload_bytes_max}"
             raise BadRequest(fault, code="too_large")
-        message = Infer(
-            VERSION, self._connection.new_id(), info.name, (TensorSpec(info.dtype, info.shape),), bounds_of(bounds)
-        )
+        spec, traceparent = TensorSpec(info.dtype, info.shape), bounds.pop("traceparent", "")
+        message = Infer(VERSION, self._connection.new_id(), info.name, (spec,), bounds_of(bounds), traceparent)
         data = tensor.tobytes() if keep or not tensor.size else tensor.data.cast("B")
         return Call(message=message, tensors=(data,), created_us=now, give_up_us=give_up_us, info=info)
 

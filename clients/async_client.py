@@ -13,21 +13,36 @@ from typing import TYPE_CHECKING, Any
 import zmq
 import zmq.asyncio
 
-from .asking import Asking, now_us
+from .asking import Asking, now_us, whole
 from .calls import Call, reply_of, result_of
 from .connection import TICK_US
+from .endpoints import locate
 from .errors import Cancelled
 from .info import NetworkInfo
 from .inputs import bounds_of
-from .wire import Feedback, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+from .wire import (
+    Feedback,
+    Manage,
+    Managed,
+    Networks,
+    Ping,
+    SetBounds,
+    SetConditions,
+    Stats,
+    StatsReply,
+    TraceList,
+    Traces,
+    Welcome,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
     from .bounds import Bounds
-    from .inputs import BoundArguments, Conditions, InputLike
+    from .inputs import BoundArguments, Conditions, InferArguments, InputLike
     from .results import Result
 
 
@@ -39,17 +54,20 @@ class AsyncClient(Asking):
         tenant: str | None = None,
         *,
         endpoint: str | None = None,
+        key_file: str | Path | None = None,
+        server_key: str | None = None,
         client: str | None = None,
         timeout_s: float = 5.0,
         **bounds: Unpack[BoundArguments],
     ) -> None:
-        super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
+        located = locate(tenant, endpoint, key_file=key_file, server_key=server_key)
+        super().__init__(located, client=client, timeout_s=timeout_s, bounds=bounds)
         self._socket = self._connect(zmq.asyncio.Context.instance().socket(zmq.DEALER))
         self._tasks: list[asyncio.Task[None]] = []
         self._blocked = asyncio.Event()
 
     async def infer(
-        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[InferArguments]
     ) -> Result:
         """Ask for one answer; see `client.Client.infer`. Cancelling the coroutine takes the request back."""
         call = self._infer_call(await self._info(network), x, bounds, timeout_s, keep=True)
@@ -75,7 +93,14 @@ class AsyncClient(Asking):
 
     async def stats(self) -> StatsReply:
         """The daemon's state and this tenant's row of its ledger."""
-        reply: StatsReply = await self._ask(Stats)
+        pages: list[StatsReply] = [await self._ask(Stats)]
+        while pages[-1].next:
+            pages.append(await self._ask(Stats, pages[-1].next))
+        return whole(pages)
+
+    async def traces(self, tenant: str = "", after: int = 0) -> TraceList:
+        """How a tenant's last requests went (default: this one's), those with numbers above `after`; a page of them."""
+        reply: TraceList = await self._ask(Traces, tenant, after)
         return reply
 
     async def feedback(self, request: Result | bytes, label: int) -> bool:
@@ -85,6 +110,11 @@ class AsyncClient(Asking):
         """
         answered = request if isinstance(request, bytes) else request.answer.id
         return not (await self._ask(Feedback, answered, label)).withdrawn
+
+    async def manage(self, action: str, network: str) -> Managed:
+        """As `Client.manage`."""
+        reply: Managed = await self._ask(Manage, action, network)
+        return reply
 
     async def ping(self) -> int:
         """Round trip to the daemon's front, in microseconds."""

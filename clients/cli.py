@@ -32,13 +32,20 @@ COMMANDS = {
     "train": ("command_train", "Train a shipped recipe and export it as a bundle."),
     "export": ("command_export", "Export a trained network as a bundle, calibrated as it runs."),
     "import": ("command_import", "Make a bundle of a network that Dělen released."),
+    "sign": ("command_sign", "Sign a bundle, so that a daemon can tell whose it is."),
     "calibrate": ("command_calibrate", "Calibrate a network on your own labelled data."),
     "certify": ("command_certify", "Explain how an accuracy would be kept, and what it costs."),
     "demo": ("command_demo", "Watch five tenants with different bounds share one daemon."),
     "load": ("command_load", "Offer load and measure what the bounds are worth."),
+    "network": ("command_network", "Add, swap or remove a network while the daemon serves."),
+    "keys": ("command_keys", "Say who may ask: users, keys, rights and limits of tenants."),
+    "gateway": ("command_gateway", "Serve metrics, health and traces over HTTP."),
     "simulate": ("command_simulate", "See on a virtual clock what a policy would be worth."),
     "bench": ("command_bench", "Measure delen itself."),
     "doctor": ("command_doctor", "Check this machine and say what to fix."),
+    "install-service": ("command_install", "Run the daemon as a systemd service."),
+    "uninstall-service": ("command_install", "Remove what install-service wrote."),
+    "sbom": ("command_sbom", "Print what delen is made of here: a bill of materials."),
     "completion": ("command_completion", "Print the script that makes your shell complete delen."),
 }
 
@@ -93,10 +100,13 @@ class DelenGroup(click.Group):
         except Exception as error:
             if os.environ.get("DELEN_DEBUG"):
                 traceback.print_exc()
+            from ..daemon.log_lines import escaped
+
             line = _line_of(error)
-            click.echo(f"delen: {line.message}", err=True)
+            # A file's or a daemon's words may hold anything; a terminal must not act on it.
+            click.echo(f"delen: {escaped(line.message)}", err=True)
             if line.hint:
-                click.echo(f"  hint: {line.hint}", err=True)
+                click.echo(f"  hint: {escaped(line.hint)}", err=True)
             if ctx.meta[ASKED_JSON]:
                 _print_failure(ctx, error, line)
             ctx.exit(line.code)
@@ -145,7 +155,7 @@ def _hint(error: Exception) -> str:
 
 def _missing(error: ModuleNotFoundError) -> Line:
     extras = {"onnxruntime": "onnx", "matplotlib": "report", "PIL": "pictures", "torch": "train", "onnx": "train"}
-    extras |= {"onnxscript": "train", "sklearn": "train", "safetensors": "train"}
+    extras |= {"cryptography": "sign", "onnxscript": "train", "sklearn": "train", "safetensors": "train"}
     name = (error.name or "").split(".")[0]
     if name == "delen":
         return Line(f"{error.name} is not part of this installation", ExitCode.UNAVAILABLE, "install delen again")

@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from .asking import Asking, now_us
-from .bounds import Bounds
+from .asking import now_us
 from .calls import Call, reply_of, result_of
+from .endpoints import locate
 from .errors import Cancelled, DelenError
 from .info import NetworkInfo
-from .inputs import BoundArguments, Conditions, InputLike, bounds_of
+from .inputs import BoundArguments, InferArguments, InputLike
 from .line import READ_COUNT_MAX, Line
 from .results import Result
-from .wire import Feedback, Networks, Ping, SetBounds, SetConditions, Stats, StatsReply, Welcome
+from .verbs import Told, Verbs
+from .wire import Ping, Welcome
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
     from .pending import PendingResult
 
 
-class Client(Asking):
+class Client(Verbs):
     """A blocking, thread-safe client of one daemon as one tenant.
 
     Args:
         tenant: who asks; default $DELEN_TENANT, else `default`.
         endpoint: ZeroMQ endpoint or path of a socket, instead of looking for the tenant's.
+        key_file: for tcp, what `delen keys new` made; default $DELEN_KEY_FILE. It may name tenant and endpoint too.
+        server_key: the daemon's public key, if not the one in the key file; default $DELEN_SERVER_KEY.
         client: name of the session; give a stable one to keep default bounds through a restart of this process.
         timeout_s: how long a call may take when it says nothing else.
         bounds: the session's default bounds, see `bounds.Bounds`.
@@ -54,11 +58,14 @@ class Client(Asking):
         tenant: str | None = None,
         *,
         endpoint: str | None = None,
+        key_file: str | Path | None = None,
+        server_key: str | None = None,
         client: str | None = None,
         timeout_s: float = 5.0,
         **bounds: Unpack[BoundArguments],
     ) -> None:
-        super().__init__(tenant, endpoint=endpoint, client=client, timeout_s=timeout_s, bounds=bounds)
+        located = locate(tenant, endpoint, key_file=key_file, server_key=server_key)
+        super().__init__(located, client=client, timeout_s=timeout_s, bounds=bounds)
         # `_state` guards the connection, for microseconds; `_leading` the line, for as long as one waits on it.
         self._state = threading.Lock()
         self._leading = threading.Lock()
@@ -70,7 +77,7 @@ class Client(Asking):
         self._line = Line(self._connect(zmq.Context.instance().socket(zmq.DEALER)))
 
     def infer(
-        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[InferArguments]
     ) -> Result:
         """Ask for one answer and wait for it.
 
@@ -78,7 +85,7 @@ class Client(Asking):
             network: its name, as `networks` lists it.
             x: one input of the network's exact shape, without batch.
             timeout_s: how long to wait at most; a latency bound is not a time-out, late answers come marked.
-            bounds: what this request overrides of the session's bounds.
+            bounds: what this request overrides of the session's bounds; and `traceparent`, its place in a W3C trace.
         Raises:
             DelenError: one of its kinds in errors.py.
         """
@@ -88,7 +95,7 @@ class Client(Asking):
         return result_of(call)
 
     def submit(
-        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[BoundArguments]
+        self, network: str, x: InputLike, *, timeout_s: float | None = None, **bounds: Unpack[InferArguments]
     ) -> PendingResult:
         """As `infer`, but returns a future at once. `x` is copied.
 
@@ -130,7 +137,7 @@ class Client(Asking):
         on_end: Callable[[Result | DelenError], None],
         *,
         timeout_s: float | None = None,
-        **bounds: Unpack[BoundArguments],
+        **bounds: Unpack[InferArguments],
     ) -> bytes:
         """Open one request to be worked by `turn`, without any thread; its id. `x` must not change meanwhile."""
         call = self._infer_call(self._info(network), x, bounds, timeout_s, keep=False)
@@ -154,33 +161,6 @@ class Client(Asking):
                     self._connection.tick(now)
                 self._settle()
         self._deliver()
-
-    def networks(self) -> tuple[NetworkInfo, ...]:
-        """The networks that this tenant may use, with what their exits cost on this device."""
-        found: tuple[NetworkInfo, ...] = self._ask(Networks).networks
-        return found
-
-    def bounds(self, **bounds: Unpack[BoundArguments]) -> Bounds:
-        """Set all default bounds of this session, those left out are taken back; returns those now in force."""
-        effective: Bounds = self._ask(SetBounds, bounds_of(bounds)).bounds
-        return effective
-
-    def conditions(self, network: str, conditions: Conditions | None) -> None:
-        """Set this session's default conditions for one network, one set or None per exit; None takes them back."""
-        self._ask(SetConditions, network, None if conditions is None else tuple(conditions))
-
-    def stats(self) -> StatsReply:
-        """The daemon's state and this tenant's row of its ledger."""
-        reply: StatsReply = self._ask(Stats)
-        return reply
-
-    def feedback(self, request: Result | bytes, label: int) -> bool:
-        """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
-
-        Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
-        """
-        answered = request if isinstance(request, bytes) else request.answer.id
-        return not (self._ask(Feedback, answered, label)).withdrawn
 
     def ping(self) -> int:
         """Round trip to the daemon's front, in microseconds."""
@@ -237,11 +217,12 @@ class Client(Asking):
 
     # ---- calls, from the asking thread
 
-    def _ask(self, kind: type[Any], *fields: Any) -> Any:
+    def _ask(self, _expected: type[Told], kind: type[Any], *fields: Any) -> Told:
         call = self._call(kind, *fields)
         self._start(call)
         self._wait(call)
-        return reply_of(call)
+        reply: Told = reply_of(call)
+        return reply
 
     def _info(self, network: str) -> NetworkInfo:
         info = self._connection.networks.get(network)

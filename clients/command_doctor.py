@@ -23,7 +23,7 @@ from rich.text import Text
 
 from .exit_codes import ExitCode
 from .options import connect, connection_options
-from .tables import Column, json_option, print_json, print_table
+from .tables import Column, json_option, print_json, print_table, say, warn
 
 State = Literal["ok", "warn", "fail"]
 CORE_PACKAGES = ("numpy", "pyzmq", "msgspec", "click", "rich")
@@ -44,12 +44,17 @@ class Finding(NamedTuple):
 
 @click.command("doctor")
 @connection_options
+@click.option("--devices", is_flag=True, help="Instead: let the engine's service open the GPU that is here.")
+@click.option("--prefix", type=click.Path(file_okay=False, path_type=Path), help="With --devices: write below DIR.")
 @json_option
-def doctor_command(as_json: bool, **options: Any) -> None:
+def doctor_command(as_json: bool, devices: bool, prefix: Path | None, **options: Any) -> None:
     """Check Python, packages, engines, the board and its meters, directories and the daemon; say what to fix.
 
     Ends with 1 if a check failed. A warning is something delen does without.
     """
+    if devices:
+        _devices(prefix or Path("/"), as_json=as_json)
+        return
     checks: list[Callable[[], Iterator[Finding]]] = [_python, _packages, _engines, _networks, _board, _limits, _state]
     findings = [finding for check in checks for finding in _guarded(check)]
     findings += _guarded(lambda: _daemon(options["tenant"], options["endpoint"], options["timeout_s"]))
@@ -59,6 +64,23 @@ def doctor_command(as_json: bool, **options: Any) -> None:
     else:
         print_table([finding._asdict() for finding in findings], _COLUMNS)
     click.get_current_context().exit(ExitCode.OK if healthy else ExitCode.FAILED)
+
+
+def _devices(root: Path, *, as_json: bool) -> None:
+    """Let the engine's service open the GPU's nodes, and say which they are."""
+    from .device_nodes import write_drop_in
+
+    path, nodes = write_drop_in(root)
+    if as_json:
+        print_json({"path": None if path is None else str(path), "nodes": [node._asdict() for node in nodes]})
+    elif path is None:
+        say("no GPU here: the engine needs no devices")
+    else:
+        print_table([node._asdict() for node in nodes], _NODE_COLUMNS)
+        say(f"wrote {path}; in force after: systemctl daemon-reload && systemctl restart delen")
+    for node in nodes:
+        if not node.opens:
+            warn(f"{node.path} opens for group {node.group} alone, and not to write: udev rules should say 0660")
 
 
 def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -167,8 +189,20 @@ def _state() -> Iterator[Finding]:
 
     state = state_directory(os.environ, os.getuid())
     yield _directory("state directory", state, "name another with --state-dir or DELEN_STATE_DIR")
+    yield from _kept(state)
     runtime = runtime_directories(os.environ, os.getuid())[0]
     yield _directory("runtime directory", runtime, "name another with --runtime-dir or DELEN_RUNTIME_DIR")
+
+
+def _kept(state: Path) -> Iterator[Finding]:
+    """What delen keeps there; damage that is mended at the next start is a warning."""
+    try:
+        from ..daemon.state_health import look
+
+        for part in look(state):
+            yield Finding(part.name, "warn" if part.fix else "ok", part.found, part.fix)
+    except OSError as error:
+        yield Finding("state files", "fail", f"{error.filename or state}: {error.strerror}", "check owner and rights")
 
 
 def _directory(name: str, path: Path, fix: str) -> Finding:
@@ -214,6 +248,7 @@ def _state_mark(state: State) -> Text:
     return Text(state, style={"ok": "green", "warn": "yellow", "fail": "bold red"}[state])
 
 
+_NODE_COLUMNS = tuple(Column(name, name, justify="left") for name in ("path", "group", "mode"))
 _COLUMNS = (
     Column("state", "", _state_mark, justify="left"),
     Column("check", "check", justify="left"),

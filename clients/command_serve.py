@@ -23,6 +23,7 @@ from .tables import Column, json_option, print_json, print_table, say
 @click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is.")
 @click.option("--profile", type=click.Choice(["quick", "require"]), help="When a network has no profile here.")
 @click.option("--journal", type=click.Path(dir_okay=False), metavar="FILE", help="Write down all that happens.")
+@click.option("--log", type=click.Choice(["text", "logfmt", "json"]), help="What lines on stderr look like.")
 @click.option("--policy", metavar="NAME", help="What decides the next run, e.g. stage-edf or latency-first.")
 @click.option("--runtime-dir", type=click.Path(file_okay=False), help="Where the sockets go.")
 @click.option("--state-dir", type=click.Path(file_okay=False), help="Where profiles are kept.")
@@ -70,13 +71,18 @@ def serve_command(
         print_table(rows, (Column("what", "served", justify="left"), Column("value", "", justify="left")))
     if check:
         return
+    from ..daemon.log_writer import log_of
     from ..daemon.loop import serve
 
     def on_ready() -> None:
         names = ", ".join(tenant.name for tenant in settings.tenants)
-        say(f"ready; tenants {names}; sockets in {settings.runtime_dir}")
+        log(f"ready; tenants {names}; sockets in {settings.runtime_dir}")
         if ready_fd is not None:
             os.write(ready_fd, b"1")
             os.close(ready_fd)
 
-    serve(settings, say, on_ready)
+    log = log_of(settings, os.environ)
+    try:
+        serve(settings, log, on_ready, lambda: load_config(config, overrides, os.environ, os.getuid()))
+    finally:
+        log.close()

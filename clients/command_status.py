@@ -91,6 +91,9 @@ _EXIT_COLUMNS = (
 def ps_command(watch: bool, every_s: float, as_json: bool, **options: Any) -> None:
     """Show every tenant's requests: answered, refused, late, exits taken, energy.
 
+    Not delivered: ends whose reader was gone or too slow. Beyond: accepted beyond the tenant's rate or share. Optional:
+    the part of its device time that no bound needed.
+
     In development mode all tenants are shown, otherwise the one that asks. With --watch --json, one line per look.
     """
     with connect(options["tenant"], options["endpoint"], options["timeout_s"], options["wait_s"]) as client:
@@ -118,6 +121,7 @@ def _show(stats: StatsReply, *, as_json: bool) -> None:
                 "worker": stats.worker,
                 "worker_restarts": stats.worker_restarts,
                 "tenants": stats.tenants,
+                "networks": stats.networks,
             }
         )
     else:
@@ -127,7 +131,9 @@ def _show(stats: StatsReply, *, as_json: bool) -> None:
 def _screen(stats: StatsReply) -> RenderableType:
     restarts = f", {stats.worker_restarts} restarts" if stats.worker_restarts else ""
     title = f"up {_duration(stats.uptime_us)}  queued {stats.queued}  worker {stats.worker}{restarts}"
-    return table([row for tenant in stats.tenants for row in _tenant_rows(tenant)], _TENANT_COLUMNS, title)
+    rows = [row for tenant in stats.tenants for row in _tenant_rows(tenant)]
+    columns = [each for each in _TENANT_COLUMNS if each.key not in _RARE or any(row.get(each.key) for row in rows)]
+    return table(rows, columns, title)
 
 
 def _tenant_rows(tenant: TenantStats) -> list[dict[str, Any]]:
@@ -139,6 +145,9 @@ def _tenant_rows(tenant: TenantStats) -> list[dict[str, Any]]:
         "pending": tenant.pending,
         "refused": tenant.refused,
         "failed": tenant.failed,
+        "undelivered": tenant.undeliverable or None,
+        "beyond": tenant.beyond or None,
+        "optional": tenant.optional_us / tenant.device_us if tenant.device_us else None,
         "met": tenant.bounds_met / bounded if bounded else None,
         "p50": tenant.latency_p50_us if tenant.answered else None,
         "p99": tenant.latency_p99_us if tenant.answered else None,
@@ -172,15 +181,20 @@ def _duration(value_us: int) -> str:
     )
 
 
+# Shown where there is something to show.
+_RARE = ("undelivered", "beyond", "optional")
 _TENANT_COLUMNS = (
     Column("tenant", "tenant", justify="left"),
     Column("answered", "answered", count),
     Column("pending", "pending", count),
     Column("refused", "refused", count),
     Column("failed", "failed", count),
+    Column("undelivered", "not delivered", count),
+    Column("beyond", "beyond", count),
     Column("met", "bounds met", percent),
     Column("p50", "p50 ms", milliseconds),
     Column("p99", "p99 ms", milliseconds),
+    Column("optional", "optional", percent),
     Column("energy", "mJ", millijoules),
     Column("source", "energy", justify="left"),
     Column("network", "network", justify="left"),

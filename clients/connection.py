@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from .bounds import Bounds, ConditionSet, merge
 from .calls import Call
-from .errors import BadReply, Cancelled, DeadlineExceeded, DelenError, Unreachable, error_of
+from .errors import SERVE_HINT, BadReply, Cancelled, DeadlineExceeded, DelenError, Unreachable, error_of
 from .info import NetworkInfo
 from .wire import (
     VERSION,
@@ -34,6 +34,8 @@ from .wire import (
     Frames,
     Hello,
     Infer,
+    Manage,
+    Managed,
     NetworkList,
     Networks,
     Noted,
@@ -46,6 +48,8 @@ from .wire import (
     SetConditions,
     Stats,
     StatsReply,
+    TraceList,
+    Traces,
     Welcome,
     WireError,
     decode_reply,
@@ -74,6 +78,8 @@ _EXPECTED: dict[type, type] = {
     Stats: StatsReply,
     Feedback: Noted,
     Ping: Pong,
+    Traces: TraceList,
+    Manage: Managed,
 }
 
 
@@ -347,10 +353,12 @@ class Connection:
                 request_id=call.message.id,
                 hint="set a latency bound, or wait longer with timeout_s",
             )
+        keys = "is a daemon there, and does it know this key? compare fingerprints: delen keys fingerprint KEY_FILE"
         return Unreachable(
             f"nobody answered at {self.endpoint} within {waited_s:g} s",
             endpoint=self.endpoint,
             request_id=call.message.id,
+            hint=keys if self.endpoint.startswith("tcp://") else SERVE_HINT,
         )
 
 

@@ -1,19 +1,66 @@
-"""Where a tenant's daemon listens: the socket that exists, or an error that names every place looked at.
+"""Where a tenant's daemon listens, and by which keys: what was said, the key file, or the socket that exists.
 
-Role: turns (tenant, endpoint) as the caller gave them into one ZeroMQ endpoint. Does not connect.
+Role: turns tenant, endpoint and keys as the caller gave them into one ZeroMQ endpoint and, for tcp, the keys for it; or
+an error that names every place looked at. Does not connect.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import SERVE_HINT, BadRequest, Unreachable
 from .places import endpoint_path, name_fault, runtime_directories
 
+if TYPE_CHECKING:
+    from .keys import Pair
+
 TENANT_VARIABLE = "DELEN_TENANT"
+KEY_FILE_VARIABLE, SERVER_KEY_VARIABLE = "DELEN_KEY_FILE", "DELEN_SERVER_KEY"
+KEY_HINT = "ask the daemon's operator for a key file (delen keys new), and give it as key_file or $DELEN_KEY_FILE"
 # sockaddr_un has room for 108 bytes with the closing NUL (man 7 unix).
 IPC_PATH_BYTES_MAX = 107
+
+
+class Located(NamedTuple):
+    """Whom to ask, where, and over tcp by which keys."""
+
+    tenant: str
+    endpoint: str
+    server_key: str = ""
+    pair: Pair | None = None
+
+
+def locate(
+    tenant: str | None, endpoint: str | None, *, key_file: str | Path | None = None, server_key: str | None = None
+) -> Located:
+    """Whom to ask and where, from what the caller said, then the environment, then the key file.
+
+    A key file is only for tcp: an endpoint of this machine needs none and is taken where one is named.
+
+    Raises:
+        Unreachable: no socket. BadRequest: tcp without keys, or a name or key that cannot be. BadFile: the key file.
+    """
+    file = key_file or os.environ.get(KEY_FILE_VARIABLE)
+    if not file or (endpoint is not None and not endpoint.startswith("tcp://")):
+        if endpoint is not None and endpoint.startswith("tcp://"):
+            raise BadRequest(f"{endpoint} needs a key: {KEY_HINT}", code="malformed")
+        name = tenant_name(tenant)
+        return Located(name, find_endpoint(name, endpoint))
+    # Only who uses keys pays for reading them.
+    from .key_text import key_fault
+    from .keys import read_key
+
+    key = read_key(Path(file))
+    server = server_key or os.environ.get(SERVER_KEY_VARIABLE) or key.server_key
+    where = endpoint or key.endpoint
+    if where is None:
+        raise BadRequest(f"{file} names no endpoint; give one: tcp://HOST:PORT", code="malformed")
+    fault = "there is none" if server is None else key_fault(server)
+    if server is None or fault:
+        raise BadRequest(f"server_key, the daemon's public key: {fault}", code="malformed")
+    return Located(tenant_name(tenant or key.tenant), where, server, key.pair)
 
 
 def tenant_name(tenant: str | None) -> str:

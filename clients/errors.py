@@ -107,6 +107,7 @@ class BadFile(DelenError, ValueError):
 _REFUSALS: dict[str, type[Refused]] = {
     "not_ready": NotReady,
     "shutting_down": NotReady,
+    "quarantined": NotReady,
     "unknown_network": UnknownNetwork,
     **dict.fromkeys(("shape", "dtype", "too_large", "malformed", "bounds", "version", "label"), BadRequest),
 }
@@ -114,12 +115,18 @@ _FAILURES: dict[str, type[Failed]] = {
     "deadline": DeadlineExceeded,
     "cancelled": Cancelled,
     "engine": EngineFailed,
-    "engine_crashed": EngineFailed,
+    **dict.fromkeys(("engine_memory", "output", "engine_crashed", "poison"), EngineFailed),
+    "input": EngineFailed,
+    "shutting_down": Failed,
 }
 _HINTS = {
     "not_ready": "wait for `delen ps` to show the network, then ask again",
     "shutting_down": "ask again once the daemon is back",
     "unknown_network": "`delen networks` lists those you may use",
+    "quarantined": "ask again in some seconds; `delen ps` shows the engine",
+    "poison": "do not send this input again; report it to the daemon's operator",
+    "input": "send finite numbers, prepared as `delen networks` says",
+    "revoked": "ask the daemon's operator for a new key",
     "version": "install the daemon's version of delen here",
     "engine_crashed": "ask again; the daemon has restarted its engine",
 }
@@ -131,7 +138,7 @@ def error_of(reply: Refusal | Failure) -> DelenError:
     if isinstance(reply, Refusal):
         if code == "infeasible":
             return BoundsInfeasible(message, offer=reply.offer, request_id=request_id)
-        if code in ("queue_full", "rate", "quota"):
+        if code in ("queue_full", "rate", "quota", "cooling"):
             retry_after_ms = reply.offer.retry_after_ms if reply.offer else None
             return QueueFull(message, code=code, retry_after_ms=retry_after_ms, request_id=request_id)
         refused = _REFUSALS.get(code, Refused)

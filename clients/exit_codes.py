@@ -52,6 +52,7 @@ _BY_NAME = {
     "EngineFault": ExitCode.UNAVAILABLE,
     "BadFile": ExitCode.BAD_DATA,
     "BundleError": ExitCode.BAD_DATA,
+    "SigningKeyError": ExitCode.BAD_DATA,
     "ScenarioError": ExitCode.BAD_DATA,
     "ProfileError": ExitCode.BAD_DATA,
     "WireError": ExitCode.BAD_DATA,
@@ -74,6 +75,8 @@ _BY_NAME = {
     "ConfigMissing": ExitCode.NO_INPUT,
     "AlreadyRunning": ExitCode.ALREADY_RUNNING,
     "EndpointError": ExitCode.PERMISSION,
+    "StateBusy": ExitCode.ALREADY_RUNNING,
+    "StateError": ExitCode.PERMISSION,
     "WorkerFailed": ExitCode.UNAVAILABLE,
     "DaemonFailed": ExitCode.UNAVAILABLE,
 }

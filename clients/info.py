@@ -12,6 +12,11 @@ import msgspec
 from .bounds import Record
 
 EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
+# Times are counted up to each of these, and in a last count beyond: 1, 2 and 5 of each decade, 100 us to 10 s.
+EDGES_US = (
+    *(100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000),
+    *(100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
+)
 
 
 class Preprocessing(Record, frozen=True):
@@ -83,11 +88,64 @@ class Drift(Record, frozen=True):
     wrong: int
 
 
+class Histogram(Record, frozen=True):
+    """How many values were at most each of `EDGES_US` and above the one before, last those above all; and their sum."""
+
+    counts: tuple[int, ...]
+    sum_us: int
+
+
+class NetworkStats(Record, frozen=True):
+    """What the device did for one network, for all tenants: times of each segment's runs, and runs by batch size.
+
+    `batches`: from 1. `slowdown`: how much longer runs take just now than the profile says.
+    """
+
+    name: str
+    version: str
+    segments: tuple[Histogram, ...]
+    batches: tuple[int, ...]
+    slowdown: float = 1.0
+
+
+class StepTrace(Record, frozen=True, array_like=True):
+    """One segment or head that ran for a request: when it began, after the request came, and on how many rows."""
+
+    head: bool
+    index: int
+    batch: int
+    start_us: int
+    took_us: int
+
+
+class RequestTrace(Record, frozen=True):
+    """The way of one request that has ended. `number`: counts this tenant's; `arrival_us`: by the daemon's own clock.
+
+    `outcome`: `answered`, or the code of its error. `queue_us`: until its first run began; None: none did. Beginnings
+    of steps are reckoned back from when they were reported.
+    """
+
+    number: int
+    id: bytes
+    network: str
+    outcome: str
+    arrival_us: int
+    total_us: int
+    queue_us: int | None = None
+    exit: int | None = None
+    stop: str = ""
+    broken: tuple[str, ...] = ()
+    traceparent: str = ""
+    steps: tuple[StepTrace, ...] = ()
+
+
 class TenantStats(Record, frozen=True):
     """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept.
 
     `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need.
-    `drift`: by network, for tenants whose accuracy is certified.
+    `drift`: by network, for tenants whose accuracy is certified. `undeliverable`: ends whose reader was gone or too
+    slow. `refusals`, `failures`: by code, of all its messages; `broken`: by bound. `latency`, `queue`: of its answers,
+    in all and until their first run, by network.
     """
 
     tenant: str
@@ -107,3 +165,9 @@ class TenantStats(Record, frozen=True):
     beyond: int = 0
     optional_us: int = 0
     drift: dict[str, Drift] = msgspec.field(default_factory=dict)
+    undeliverable: int = 0
+    refusals: dict[str, int] = msgspec.field(default_factory=dict)
+    failures: dict[str, int] = msgspec.field(default_factory=dict)
+    broken: dict[str, int] = msgspec.field(default_factory=dict)
+    latency: dict[str, Histogram] = msgspec.field(default_factory=dict)
+    queue: dict[str, Histogram] = msgspec.field(default_factory=dict)

@@ -35,6 +35,12 @@ class BoundArguments(TypedDict, total=False):
     conditions: Conditions | None
 
 
+class InferArguments(BoundArguments, total=False):
+    """What may be said with one request: bounds, and the caller's place in a W3C trace."""
+
+    traceparent: str
+
+
 def bounds_of(arguments: BoundArguments) -> Bounds:
     """Bounds from keyword arguments.
 

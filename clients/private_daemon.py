@@ -29,7 +29,10 @@ class DaemonFailed(RuntimeError):
 
 
 class PrivateDaemon:
-    """`delen serve --dev` in a temporary runtime directory; `state_dir` None gives it a temporary one too."""
+    """`delen serve --dev` in a temporary runtime directory; `state_dir` None gives it a temporary one too.
+
+    Without `dev` it admits whom the configuration in `arguments` names.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,9 @@ class PrivateDaemon:
         *,
         arguments: Sequence[str] = (),
         state_dir: Path | None = None,
+        dev: bool = True,
     ) -> None:
+        self._dev = dev
         self._tenants, self._networks, self._arguments = tuple(tenants), tuple(networks), tuple(arguments)
         # Short, because a socket's path has room for 107 bytes.
         self._scratch = Path(tempfile.mkdtemp(prefix="delen-"))
@@ -66,7 +71,7 @@ class PrivateDaemon:
 
     def start(self) -> None:
         """Start and wait until it is ready. Raises DaemonFailed with what it said."""
-        command = [sys.executable, "-m", "delen", "serve", "--dev", "--ready-fd"]
+        command = [sys.executable, "-m", "delen", "serve", *(["--dev"] if self._dev else []), "--ready-fd"]
         read_fd, write_fd = os.pipe()
         command += [str(write_fd)]
         command += [part for name in self._tenants for part in ("--tenant", name)]

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from .bounds import Bounds, ConditionSet, Record, bounds_fault, conditions_fault
-from .info import EnergySource, NetworkInfo, TenantStats
+from .info import EnergySource, NetworkInfo, NetworkStats, RequestTrace, TenantStats
 
 if TYPE_CHECKING:
     import numpy.typing as npt  # Costs every client 5 ms to import.
@@ -98,11 +98,15 @@ class Networks(_Message, frozen=True, tag="networks"):
 
 
 class Infer(_Message, frozen=True, tag="infer"):
-    """One request: one input tensor follows. `bounds` override the session's, field by field."""
+    """One request: one input tensor follows. `bounds` override the session's, field by field.
+
+    `traceparent`: the caller's place in a distributed trace, as W3C Trace Context writes it; anything else is ignored.
+    """
 
     network: str
     tensors: tuple[TensorSpec, ...]
     bounds: Bounds = Bounds()
+    traceparent: str = ""
 
 
 class Fetch(_Message, frozen=True, tag="fetch"):
@@ -127,7 +131,12 @@ class SetConditions(_Message, frozen=True, tag="conditions"):
 
 
 class Stats(_Message, frozen=True, tag="stats"):
-    """How am I doing? The daemon's own user sees all tenants in development mode, others themselves."""
+    """How am I doing? The daemon's own user sees all tenants in development mode, others themselves.
+
+    `after`: of the reply's rows, those behind so many; a reply says where the next one goes on.
+    """
+
+    after: int = 0
 
 
 class Feedback(_Message, frozen=True, tag="feedback"):
@@ -139,6 +148,20 @@ class Feedback(_Message, frozen=True, tag="feedback"):
 
 class Ping(_Message, frozen=True, tag="ping"):
     """Are you there?"""
+
+
+class Traces(_Message, frozen=True, tag="traces"):
+    """How did the last requests go that have ended? Of `tenant`, empty: mine; those with numbers above `after`."""
+
+    tenant: str = ""
+    after: int = 0
+
+
+class Manage(_Message, frozen=True, tag="manage"):
+    """Serve other networks: `action` is add, swap or remove. Only for tenants that may; answered once it is done."""
+
+    action: str
+    network: str
 
 
 # ---- from daemon to client
@@ -166,11 +189,15 @@ class BoundsSet(_Message, frozen=True, tag="bounds_set"):
 
 
 class StatsReply(_Message, frozen=True, tag="stats_reply"):
+    """Rows of tenants and, for who sees all, of networks. `next`: ask again with this as `after`; 0: that was all."""
+
     uptime_us: int
     queued: int
     worker: str
     worker_restarts: int
     tenants: tuple[TenantStats, ...]
+    networks: tuple[NetworkStats, ...] = ()
+    next: int = 0
 
 
 class Noted(_Message, frozen=True, tag="noted"):
@@ -183,6 +210,26 @@ class Pong(_Message, frozen=True, tag="pong"):
     pass
 
 
+class Managed(_Message, frozen=True, tag="managed"):
+    """Answers manage: the version served from now on; empty: none any more."""
+
+    network: str
+    network_version: str
+
+
+class TraceList(_Message, frozen=True, tag="trace_list"):
+    """Requests in the order they ended. `next`: ask again with this as `after`, at once where there are `more`.
+
+    `now_us`: the clock that `arrival_us` is told by. `lost`: how many above `after` were not kept.
+    """
+
+    now_us: int
+    next: int
+    more: bool
+    lost: int
+    requests: tuple[RequestTrace, ...]
+
+
 class Answer(_Message, frozen=True, tag="answer"):
     """What was delivered. One tensor follows: the logits of `exit`, shape (classes,), float32.
 
@@ -190,7 +237,8 @@ class Answer(_Message, frozen=True, tag="answer"):
     `batches`: batch size at each segment run. `energy_mj`: what it is charged, None where unknown (never 0 for that).
     `certificate`: `withdrawn` where it was, because answers were wrong more often than it allows; `proof`: what it
     rests on. `broken`: names of bounds that did not hold. `stop`: why it stopped where it did. `total_us`: from the
-    daemon's reading of the request to handing over the answer.
+    daemon's reading of the request to handing over the answer. `traceparent`: the daemon's own place in the trace that
+    the request said it belongs to.
     """
 
     network: str
@@ -211,6 +259,7 @@ class Answer(_Message, frozen=True, tag="answer"):
     stop: Stop
     replayed: bool = False
     proof: Proof | None = None
+    traceparent: str = ""
 
 
 class Refusal(_Message, frozen=True, tag="refusal"):
@@ -228,8 +277,12 @@ class Failure(_Message, frozen=True, tag="error"):
     message: str
 
 
-Request: TypeAlias = Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Feedback | Ping
-Reply: TypeAlias = Welcome | NetworkList | BoundsSet | StatsReply | Noted | Pong | Answer | Refusal | Failure
+Request: TypeAlias = (
+    Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Feedback | Ping | Traces | Manage
+)
+Reply: TypeAlias = (
+    Welcome | NetworkList | BoundsSet | StatsReply | Noted | Pong | Answer | Refusal | Failure | TraceList | Managed
+)
 Tensor: TypeAlias = "bytes | memoryview"
 Frames: TypeAlias = Sequence[Tensor]
 
@@ -245,10 +298,7 @@ def encode(message: Request | Reply, tensors: Sequence[Array | bytes | memoryvie
     """Frames of one message. Arrays are sent as they lie in memory; one that is not contiguous is copied first."""
     frames: list[bytes | memoryview] = [_encoder.encode(message)]
     for tensor in tensors:
-        if isinstance(tensor, np.ndarray):
-            frames.append(np.ascontiguousarray(tensor).data.cast("B"))
-        else:
-            frames.append(tensor)
+        frames.append(np.ascontiguousarray(tensor).data.cast("B") if isinstance(tensor, np.ndarray) else tensor)
     return frames
 
 

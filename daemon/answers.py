@@ -53,6 +53,10 @@ class Answers:
             self._forget(infer.id)
         self._running[infer.id] = Kept(infer, ticket, [route])
 
+    def running(self) -> list[int]:
+        """Tickets of what has not ended."""
+        return [kept.ticket for kept in self._running.values()]
+
     def end(self, request_id: bytes, reply: Answer | Failure, tensor: bytes, now_us: int) -> list[bytes]:
         """A request has ended; returns the connections that wait for it."""
         kept = self._running.pop(request_id)
@@ -62,6 +66,16 @@ class Answers:
         self._bytes += len(tensor)
         self._close(now_us)
         return routes
+
+    def left(self, route: bytes) -> list[int]:
+        """Nobody reads on this connection any more; returns the tickets of what only it waits for."""
+        alone = []
+        for kept in self._running.values():
+            if kept.routes == [route]:
+                alone.append(kept.ticket)
+            elif route in kept.routes:
+                kept.routes.remove(route)
+        return alone
 
     def _close(self, now_us: int) -> None:
         ended, limits = self._ended, self._limits

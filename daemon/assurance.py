@@ -81,6 +81,11 @@ class Assurance:
                     effects.append(Alarm(tenant, network, "answers differ too often from the last exit's"))
         return effects
 
+    def renew(self, network: str) -> None:
+        """Another version of it is served: what was found of the old one says nothing of that."""
+        for whose in [whose for whose in self._standings if whose[1] == network]:
+            del self._standings[whose]
+
     def lost(self, tickets: Iterable[int] | None = None) -> None:
         """Audits that cannot be done: these, or all with the worker."""
         for audit in self.audits.lost(tickets):

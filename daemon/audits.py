@@ -9,7 +9,7 @@ Does not: judge what was found (`standing.py`), or know anything of the answer b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from ..policies.view import NEVER_US, Row, Run, Served
@@ -74,7 +74,7 @@ class Audits:
         alike = [ticket for ticket, audit in self._waiting.items() if audit.served is served and audit.stage == stage]
         tickets = alike[: served.batch_useful[last]]
         rows = tuple([Row(ticket, last, (), (), False) for ticket in tickets])
-        run = Run(run_id, served.name, stage, rows, 0, (), served.time_us(stage, last, len(rows)))
+        run = Run(run_id, served.key, stage, rows, 0, (), served.time_us(stage, last, len(rows)))
         for ticket in tickets:
             self._running[ticket] = self._waiting.pop(ticket)
         return Flight(
@@ -105,6 +105,15 @@ class Audits:
         """A run was taken back before it began: they wait again."""
         for ticket in tickets:
             self._waiting[ticket] = self._running.pop(ticket)
+
+    def of(self, keys: Collection[str]) -> list[int]:
+        """Tickets of those of these networks."""
+        return [
+            ticket
+            for audits in (self._waiting, self._running)
+            for ticket in audits
+            if audits[ticket].served.key in keys
+        ]
 
     def lost(self, tickets: Iterable[int] | None = None) -> list[Audit]:
         """These failed, or all went with the worker; returns them."""

@@ -5,7 +5,7 @@ Role: the queue behind the core; policies see it as a `View`. Limits are checked
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..policies.load import in_order
 from ..policies.pools import Chunk, Pool, View
@@ -24,6 +24,9 @@ class Backlog:
         self._spare: _Pools = {}
         self._best_effort: _Pools = {}
         self._homes: dict[int, Pool] = {}
+        # Those whose worker is away, out of policies' sight.
+        self._parked: dict[int, Waiting] = {}
+        self._away: set[str] = set()
         self._view = View(self._timed, self._optional, self._untimed, self._spare, self._best_effort, self._homes)
 
     def __len__(self) -> int:
@@ -31,7 +34,10 @@ class Backlog:
 
     def add(self, waiting: Waiting) -> None:
         """What it waits for is read off the request; change that only while it is not here."""
-        pools, key = self._pools(waiting), (waiting.served.name, waiting.stage)
+        if self._away and waiting.served.key in self._away:
+            self._parked[waiting.ticket] = waiting
+            return
+        pools, key = self._pools(waiting), (waiting.served.key, waiting.stage)
         pool = pools.get(key)
         if pool is None:
             pool = pools[key] = Pool()
@@ -40,6 +46,8 @@ class Backlog:
 
     def remove(self, waiting: Waiting) -> bool:
         """Take a request out; False if it does not wait."""
+        if self._parked and self._parked.pop(waiting.ticket, None) is not None:
+            return True
         pool = self._homes.pop(waiting.ticket, None)
         return pool is not None and pool.remove(waiting)
 
@@ -73,6 +81,28 @@ class Backlog:
             self.remove(waiting)
             waiting.move_to(0)
             self.add(waiting)
+
+    def park(self, keys: Collection[str]) -> None:
+        """The worker of these networks is gone, with their requests' features; nothing of theirs can run for now."""
+        found = [waiting for waiting in self._waiting() if waiting.served.key in keys]
+        for waiting in found:
+            self.remove(waiting)
+            waiting.move_to(0)
+        self._away.update(keys)
+        for waiting in found:
+            self.add(waiting)
+
+    def unpark(self, keys: Collection[str]) -> None:
+        """It is back."""
+        self._away.difference_update(keys)
+        for waiting in [waiting for waiting in self._parked.values() if waiting.served.key in keys]:
+            del self._parked[waiting.ticket]
+            self.add(waiting)
+
+    @property
+    def parked_count(self) -> int:
+        """How many wait for a worker that is away."""
+        return len(self._parked)
 
     def _waiting(self) -> Iterator[Waiting]:
         for pool in self._view.pools():

@@ -8,6 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# One float of input.
+PAYLOAD = b"\0\0\0\0"
+
+
+def payload_of(request_id: bytes) -> bytes:
+    """An input as long as that, the same for the same request only."""
+    return request_id[-len(PAYLOAD) :].rjust(len(PAYLOAD), b"\0")
+
 
 class Behaviour(NamedTuple):
     """Per sample and exit: calibrated confidence, whether the label is right, and whether it is the last exit's.

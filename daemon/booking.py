@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..clients.info import EnergySource
 from ..profiles.costs import Costs
 from .ledger import Ledger, Took
-from .records import ExitDone, Flight, Request
+from .records import ExitDone, Flight, Ran, Request
 
 
 class _Part(NamedTuple):
@@ -42,6 +42,7 @@ def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping
         flight.observed_us += step.took_us
         flight.profiled_us += times[step.index][step.batch]
     looked = {row.ticket for row in done.rows}
+    ran = Ran(now_us, False, done.steps), Ran(now_us, True, done.steps)
     # Most rows of a run have the same part in it.
     parts: dict[tuple[int, bool], _Part] = {}
     tenants: dict[str, Took] = {}
@@ -62,9 +63,11 @@ def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping
         if request is not None:
             request.compute_us += part.compute_us
             request.batches += part.batches
+            request.ran.append(ran[sort[1]])
             if request.energy_mj is not None:
                 request.energy_mj = request.energy_mj + part.energy_mj if part.known else None
     source: EnergySource = "unknown" if costs.segment_mj is None or costs.head_mj is None else costs.energy_source
+    ledger.ran(flight.served, done.steps)
     for tenant, took in tenants.items():
         ledger.book(now_us, tenant, took, source)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,12 +20,15 @@ from msgspec import structs
 from ..clients.places import name_fault, runtime_directories
 from ..policies.correction_rivals import correction
 from ..policies.policy import PolicyError, make_policy
-from ..policies.rates import Terms, terms_fault
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..policies.rates import terms_fault
+from .log_lines import Form, Level
+from .rights import TenantConfig as TenantConfig
+from .rights import rights_fault
+from .server_key import read_secret, secret_path
+from .tenant_files import DIRECTORY_NAME, read_tenants
+from .toml_file import ConfigError as ConfigError
+from .toml_file import ConfigMissing as ConfigMissing
+from .toml_file import line_of, read_toml
 
 Engine = Literal["onnx", "torch", "replay"]
 # Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
@@ -35,16 +37,11 @@ SPIN_US_MAX, AHEAD_US_MAX = 10_000, 1_000_000
 
 
 # What DELEN_* variables set, each under its own name; and those that are read elsewhere.
-FROM_SHELL = ("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal")
-READ_ELSEWHERE = ("DELEN_CONFIG", "DELEN_TENANT", "DELEN_DEBUG", "DELEN_DATA")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used: which file and key, what was expected."""
-
-
-class ConfigMissing(ConfigError):
-    """There is no such file, or it cannot be read."""
+FROM_SHELL = (
+    *("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal"),
+    *("log", "log_level", "worker", "worker_socket", "worker_user"),
+)
+READ_ELSEWHERE = ("DELEN_CONFIG", "DELEN_TENANT", "DELEN_DEBUG", "DELEN_DATA", "DELEN_KEY_FILE", "DELEN_SERVER_KEY")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,8 +54,22 @@ class Limits(_Section, frozen=True):
     Requests with bounds but no deadline are due after `patience_ms`. If none has its turn for as long again, newcomers
     with a deadline are let in only behind the next batch of them; behind all that are due for `wait_ms_max`.
 
+    An endpoint with more than `connections_max` connections, or the fullest when there are `connections_total_max`, is
+    closed for a while; so is one that takes in no whole message while memory grows by `memory_growth_bytes_max`. Who
+    sends `malformed_max` malformed messages within `malformed_window_ms` is not read for `cool_ms`.
+
+    A daemon told to end finishes what it has accepted, for at most `drain_ms_max`.
+
     `audit_share`: of the answers that gates let go, how many are run again to the last exit in idle time; `audits_max`:
     how many may wait for it with features on the device.
+
+    `traces_max`: of each tenant's last requests, how many can be looked at in detail; 0: none. `log_lines_max`: in ten
+    seconds; `log_queue_max`: lines that may wait for who reads them.
+
+    An input that runs in `poison_deaths` deaths of a worker is refused for `poison_ms`, and so are all of a tenant to a
+    network that `poison_inputs_max` of its inputs killed; `suspects_max` are remembered for each. A network on which
+    the engine fails `faults_max` times within `fault_window_ms` is refused until it answers its canary, which every
+    network does once in `canary_ms` of idleness. A worker that outlives its kill by `abandon_ms` is waited for no more.
     """
 
     tenants_max: int = 64
@@ -79,25 +90,32 @@ class Limits(_Section, frozen=True):
     held_max: int = 1024
     start_ms_max: int = 60_000
     run_ms_min: int = 250
-    run_factor_max: float = 20.0
+    run_factor_max: float = 10.0
     backoff_ms_min: int = 100
-    backoff_ms_max: int = 10_000
+    backoff_ms_max: int = 30_000
     send_queue_max: int = 1024
     connections_backlog: int = 64
+    connections_max: int = 256
+    connections_total_max: int = 1024
+    malformed_max: int = 100
+    malformed_window_ms: int = 10_000
+    cool_ms: int = 1000
+    memory_growth_bytes_max: int = 32 * 1024**2
     journal_bytes_max: int = 256 * 1024**2
+    drain_ms_max: int = 25_000
     audit_share: float = 0.05
     audits_max: int = 64
-
-
-class TenantConfig(Terms, frozen=True):
-    """One tenant and its endpoint; what it is promised is in `Terms`.
-
-    `networks`: the only ones it may use; None: all. `sees_all`: its `stats` show every tenant (all do with --dev).
-    """
-
-    name: str
-    networks: tuple[str, ...] | None = None
-    sees_all: bool = False
+    traces_max: int = 256
+    log_lines_max: int = 1000
+    log_queue_max: int = 1024
+    poison_deaths: int = 2
+    poison_ms: int = 600_000
+    poison_inputs_max: int = 8
+    suspects_max: int = 256
+    faults_max: int = 3
+    fault_window_ms: int = 60_000
+    canary_ms: int = 5_000
+    abandon_ms: int = 2_000
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -105,8 +123,9 @@ class Config(_Section, frozen=True, kw_only=True):
 
     `networks`: names of shipped bundles, or paths. `watts`: what one busy core is taken to draw where no meter is
     found. `spin_us`: how long front and worker look for each other's next message before they sleep, since being woken
-    takes longer than most messages do; 0 saves that power. `profile`: `quick` measures a network that has no profile
-    here, `require` refuses it.
+    takes longer than most messages do; 0 saves that power. `spare`: keep a second worker loaded, which takes over at
+    once where the first dies, for as much memory again. `profile`: `quick` measures a network that has no profile here,
+    `require` refuses it.
 
     `policy`, `policy_options`: what decides the next run. `ahead_us`: how long before a run's likely end the next one
     may be posted; 0: only to an idle device. `correction`: how predictions follow the device;
@@ -115,6 +134,17 @@ class Config(_Section, frozen=True, kw_only=True):
     `journal`: a file for everything the core is told, to be played again with `delen simulate --journal`; empty: none.
     It ends at `limits.journal_bytes_max`, or where it cannot be written, and the daemon goes on; the one before it is
     kept as `<file>.before`.
+
+    `worker`: `spawn` starts the engine's process; `socket` waits for one that systemd started to come to `worker_socket`,
+    as `worker_user`, by name or number; empty: as this daemon's own.
+
+    `require_signature`: serve only bundles signed by one of `trusted_keys`, files of public keys; a signature that is
+    there must hold by one of them in any case.
+
+    `tenants_dir`: a directory of tenants' files, `tenants.d` beside the configuration where there is one. `tcp`:
+    `tcp://HOST` for tenants with keys, each at its own port; `server_key_file`: the daemon's key for it.
+
+    `log`: what lines for the operator look like, `log_level`: the least important that are written.
     """
 
     dev: bool = False
@@ -122,11 +152,18 @@ class Config(_Section, frozen=True, kw_only=True):
     state_dir: str = ""
     networks: tuple[str, ...] = ("fashion", "digits")
     tenants: tuple[TenantConfig, ...] = ()
+    tenants_dir: str = ""
+    tcp: str = ""
+    server_key_file: str = ""
     engine: Engine = "onnx"
     device: str = "auto"
     threads: int = 1
     watts: float | None = None
     spin_us: int = 500
+    spare: bool = False
+    worker: Literal["spawn", "socket"] = "spawn"
+    worker_socket: str = "/run/delen-engine/ctl"
+    worker_user: str = ""
     profile: Literal["quick", "require"] = "quick"
     replay_profiles: tuple[str, ...] = ()
     policy: str = "stage-edf"
@@ -135,6 +172,10 @@ class Config(_Section, frozen=True, kw_only=True):
     correction: str = "conformal"
     miss_target: float = 0.01
     journal: str = ""
+    require_signature: bool = False
+    trusted_keys: tuple[str, ...] = ()
+    log: Form = "text"
+    log_level: Level = "info"
     limits: Limits = Limits()
 
 
@@ -149,25 +190,40 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mappin
         ConfigError: with the file or variable, and the key. ConfigMissing: the file is not there.
     """
     layers = {
-        "file": _read(path) if path is not None else {},
+        "file": read_toml(path) if path is not None else {},
         **{variable: {name: environ[variable]} for name, variable in _variables() if environ.get(variable)},
         "flags": {name: value for name, value in overrides.items() if value is not None},
     }
+
+    from_files = () if "tenants" in layers["flags"] else _tenants_beside(path, layers["file"].get("tenants_dir"))
 
     def made(*left_out: str) -> Config | str:
         values: dict[str, Any] = {}
         for source, said in layers.items():
             values |= said if source not in left_out else {}
-        return _made(values, {name: said for name, said in environ.items() if name not in left_out}, uid)
+        return _made(values, from_files, {name: said for name, said in environ.items() if name not in left_out}, uid)
 
     config = made()
     if isinstance(config, Config):
-        return config
+        secret = secret_path(config.server_key_file, None if path is None else path.parent, environ)
+        if config.tcp:
+            # Now, not when everything else has been loaded for nothing.
+            read_secret(secret)
+        return structs.replace(config, server_key_file=str(secret))
     # Whose fault it is: of the one layer without which this would not be said.
     guilty = [source for source in reversed(layers) if layers[source] and made(source) != config]
     if guilty and guilty[0] not in ("file", "flags"):
         raise ConfigError(f"{guilty[0]}={environ[guilty[0]]!r}: {config}")
-    raise ConfigError(config if path is None or guilty[:1] == ["flags"] else f"{path}: {config}")
+    raise ConfigError(config if path is None or guilty[:1] == ["flags"] else f"{_place(path, config)}: {config}")
+
+
+def _place(path: Path, fault: str) -> str:
+    """File and line of what a fault speaks of, as far as that can be told."""
+    try:
+        line = line_of(path.read_text(encoding="utf-8", errors="replace"), fault)
+    except OSError:
+        line = None
+    return str(path) if line is None else f"{path}:{line}"
 
 
 def unread_variables(environ: Mapping[str, str]) -> list[str]:
@@ -185,15 +241,30 @@ def _variables() -> list[tuple[str, str]]:
     return [(name, f"DELEN_{name.upper()}") for name in FROM_SHELL]
 
 
-def _made(values: dict[str, Any], environ: Mapping[str, str], uid: int) -> Config | str:
+def _tenants_beside(path: Path | None, said: object) -> tuple[TenantConfig, ...]:
+    """Those of `tenants.d`, which must be there only if the configuration names it."""
+    if path is None:
+        return ()
+    if isinstance(said, str) and said:
+        return read_tenants(path.parent / said)
+    directory = path.parent / DIRECTORY_NAME
+    return read_tenants(directory) if directory.is_dir() else ()
+
+
+def _made(
+    values: dict[str, Any], from_files: tuple[TenantConfig, ...], environ: Mapping[str, str], uid: int
+) -> Config | str:
     """The configuration these values make, or what is wrong with them."""
     try:
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
         return f"{error}{_choices(str(error))}; `delen serve --check --json` shows every setting there is"
     config = _with_directories(config, environ, uid)
+    config = structs.replace(config, tenants=config.tenants + from_files)
     if config.dev:
-        config = structs.replace(config, tenants=tuple(structs.replace(t, sees_all=True) for t in config.tenants))
+        config = structs.replace(
+            config, tenants=tuple(structs.replace(t, sees_all=True, manages=True) for t in config.tenants)
+        )
     return config_fault(config) or config
 
 
@@ -223,6 +294,9 @@ def config_fault(config: Config) -> str | None:
         if size >= SOCKET_PATH_BYTES_MAX:
             limit = SOCKET_PATH_BYTES_MAX - 1
             return f"tenant {name!r}: its socket path has {size} bytes, at most {limit} work; use a shorter runtime_dir"
+    fault = rights_fault(config.tenants) or _tcp_fault(config.tcp)
+    if fault:
+        return fault
     fault = terms_fault({tenant.name: tenant for tenant in config.tenants})
     if fault:
         return fault
@@ -238,11 +312,17 @@ def config_fault(config: Config) -> str | None:
         return f"watts is {config.watts}; expected a finite number above 0"
     for field in Limits.__struct_fields__:
         value = getattr(config.limits, field)
-        if field == "retries_max" and value == 0:
+        if field in ("retries_max", "traces_max") and value == 0:
             continue
         if not (math.isfinite(value) and value > 0):
             return f"limits.{field} is {value}; expected a finite number above 0"
     return _scheduling_fault(config)
+
+
+def _tcp_fault(said: str) -> str | None:
+    if not said or re.fullmatch(r"tcp://([A-Za-z0-9._-]+|\*|\[[0-9A-Fa-f:.%a-z]+\])", said):
+        return None
+    return f"tcp is {said!r:.80}; expected tcp://HOST without a port, which each tenant has as its tcp_port"
 
 
 def _scheduling_fault(config: Config) -> str | None:
@@ -262,15 +342,3 @@ def _with_directories(config: Config, environ: Mapping[str, str], uid: int) -> C
     user, *system = runtime_directories(environ, uid)
     chosen = user if config.dev or uid != 0 or not system else system[-1]
     return structs.replace(config, runtime_dir=str(chosen))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigMissing(f"cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: {error}") from error

@@ -9,7 +9,7 @@ Does not: touch sockets or clocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -27,9 +27,11 @@ from ..clients.wire import (
     Frames,
     Hello,
     Infer,
+    Manage,
     NetworkList,
     Networks,
     Noted,
+    Offer,
     Ping,
     Pong,
     Refusal,
@@ -39,15 +41,20 @@ from ..clients.wire import (
     SetConditions,
     Stats,
     StatsReply,
+    Traces,
     Welcome,
     WireError,
     decode_request,
 )
 from .answers import Answers
 from .config import Limits, TenantConfig
-from .records import Effect, Ended
+from .guard import Manners
+from .overview import stats_reply, trace_list
+from .partings import closing, with_reason
+from .records import Effect, Ended, Wanted
 from .server import Server
 from .sessions import Session, Sessions, shown
+from .traces import TraceRing
 
 
 class Outgoing(NamedTuple):
@@ -70,9 +77,20 @@ class _Tenant:
     """Everything the desk keeps of one tenant."""
 
     def __init__(self, config: TenantConfig, limits: Limits) -> None:
-        self.config = config
         self.sessions = Sessions(limits)
         self.answers = Answers(limits)
+        self.traces = TraceRing(limits.traces_max)
+        self.manners = Manners(
+            malformed_max=limits.malformed_max,
+            window_us=limits.malformed_window_ms * 1000,
+            cool_us=limits.cool_ms * 1000,
+        )
+        self.configure(config, limits)
+
+    def configure(self, config: TenantConfig, limits: Limits) -> None:
+        """What the operator says of it, now or from now on."""
+        self.config = config
+        self.payload_bytes_max = min(limits.payload_bytes_max, config.payload_bytes_max or limits.payload_bytes_max)
 
 
 class Desk:
@@ -85,6 +103,8 @@ class Desk:
         self._limits = limits
         self._boot = boot
         self.started_us: int | None = None
+        # Nothing new comes in; what was accepted is finished, and everything else answered as ever.
+        self.closing = False
         self._tenants = {tenant.name: _Tenant(tenant, limits) for tenant in tenants}
         for tenant in tenants:
             server.ledger.account(tenant.name)
@@ -93,14 +113,19 @@ class Desk:
         """Take in one message; returns what to send at once, and the core's effects, for `settle`."""
         if self.started_us is None:
             self.started_us = now_us
+        outgoing, effects = self._handle(now_us, tenant, route, frames)
+        for told in outgoing:
+            if isinstance(told.reply, Refusal):
+                self._server.ledger.account(tenant).book_refusal(told.reply.code)
+        return outgoing, effects
+
+    def _handle(self, now_us: int, tenant: str, route: bytes, frames: Frames) -> tuple[list[Outgoing], list[Effect]]:
+        known = self._tenants[tenant]
         try:
-            message = decode_request(frames, self._limits.payload_bytes_max)
+            message = decode_request(frames, known.payload_bytes_max)
         except WireError as error:
             self._server.ledger.account(tenant).refused += 1
-            # An unreadable id is answered with one zero byte, so that the client learns what it did wrong.
-            refusal = Refusal(VERSION, error.request_id or b"\0", error.code, str(error))
-            return [Outgoing(tenant, route, refusal)], []
-        known = self._tenants[tenant]
+            return [Outgoing(tenant, route, self._unreadable(now_us, known, error))], []
         if isinstance(message, Infer):
             return self._infer(now_us, known, route, message, frames)
         if isinstance(message, Cancel):
@@ -112,6 +137,11 @@ class Desk:
             return ([] if effects else self._fetch(now_us, known, route, message.id)), effects
         if isinstance(message, Fetch):
             return self._fetch(now_us, known, route, message.id), []
+        if isinstance(message, Manage):
+            if known.config.manages:
+                return [], [Wanted(tenant, route, message)]
+            said = "this tenant may not change what is served; the operator says who may (manages = true)"
+            return [Outgoing(tenant, route, Refusal(VERSION, message.id, "not_allowed", said))], []
         if isinstance(message, Feedback):
             reply, effects = self._feedback(now_us, known, message)
             return [Outgoing(tenant, route, reply)], effects
@@ -124,14 +154,67 @@ class Desk:
             if isinstance(effect, Ended):
                 known = self._tenants[effect.tenant]
                 routes = known.answers.end(effect.id, effect.reply, effect.tensor, now_us)
+                if effect.trail is not None:
+                    known.traces.add(now_us, effect.reply, effect.trail)
                 outgoing += [_ended(effect.tenant, route, effect.reply, effect.tensor) for route in routes]
         return outgoing
+
+    def turned_away(
+        self, now_us: int, tenant: str, route: bytes, frames: Frames
+    ) -> tuple[list[Outgoing], list[Effect]]:
+        """A message of somebody whose rights have ended since the connection was made: nothing of it is done."""
+        try:
+            request_id = decode_request(frames, self._tenants[tenant].payload_bytes_max).id
+        except WireError as error:
+            request_id = error.request_id or b"\0"
+        account = self._server.ledger.account(tenant)
+        account.refused += 1
+        account.book_refusal("revoked")
+        said = "your right to ask as this tenant has ended; ask the daemon's operator, then connect again"
+        return [Outgoing(tenant, route, Refusal(VERSION, request_id, "revoked", said))], self.leave(tenant, route)
+
+    def leave(self, tenant: str, route: bytes) -> list[Effect]:
+        """Nobody with rights is on this connection any more: end what only it waits for. Returns what to settle."""
+        known = self._tenants.get(tenant)
+        if known is None:
+            return []
+        known.sessions.forget(route)
+        tickets = known.answers.left(route)
+        return with_reason(
+            [effect for ticket in tickets for effect in self._server.cancel(ticket)],
+            code="cancelled",
+            message="the right to ask as this tenant has ended",
+        )
+
+    def change(self, tenants: Sequence[TenantConfig]) -> None:
+        """Serve these from now on. Of those that go, everything has been cut off; of those that stay, all is kept."""
+        before, self._tenants = self._tenants, {}
+        for tenant in tenants:
+            known = self._tenants[tenant.name] = before.get(tenant.name) or _Tenant(tenant, self._limits)
+            known.configure(tenant, self._limits)
+            self._server.ledger.account(tenant.name)
+
+    @property
+    def tenant_count(self) -> int:
+        """How many are served."""
+        return len(self._tenants)
+
+    def cooling_until(self, tenant: str) -> int | None:
+        """Until when nothing should be read from this tenant, who has sent too much that is malformed."""
+        return self._tenants[tenant].manners.until_us
 
     def visible(self, tenant: TenantConfig) -> list[NetworkInfo]:
         """The networks this tenant may use."""
         return [n for n in self.networks.values() if tenant.networks is None or n.name in tenant.networks]
 
     # ---- requests
+
+    def cut_off(self, code: str, message: str, tenants: Iterable[str] | None = None) -> list[Effect]:
+        """End all that has not ended of these tenants, None: of all, with a typed error; returns what to settle."""
+        names = self._tenants if tenants is None else tenants
+        tickets = [ticket for name in names for ticket in self._tenants[name].answers.running()]
+        effects = [effect for ticket in tickets for effect in self._server.cancel(ticket)]
+        return with_reason(effects, code=code, message=message)
 
     def _infer(
         self, now_us: int, known: _Tenant, route: bytes, infer: Infer, frames: Frames
@@ -147,16 +230,30 @@ class Desk:
                 said = "this id belongs to another request of yours; ids must be new for every request"
                 return [Outgoing(tenant, route, Refusal(VERSION, infer.id, "id_reused", said))], []
             return self._fetch(now_us, known, route, infer.id), []
-        fault = self._input_fault(known, infer)
+        fault = self._input_fault(known, infer) if not self.closing else closing(infer)
         if fault is not None:
             self._server.ledger.account(tenant).refused += 1
             return [Outgoing(tenant, route, fault)], []
         wanted = session.asked_for(infer.network, infer.bounds)
+        deepest = known.config.deepest_exit.get(infer.network)
+        if deepest is not None:
+            wanted = wanted._replace(deepest=deepest)
         verdict, effects = self._server.submit(now_us, tenant, infer, wanted, frames[1])
         if isinstance(verdict, Refusal):
             return [Outgoing(tenant, route, verdict)], effects
         known.answers.begin(infer, verdict, route)
         return [], effects
+
+    def _unreadable(self, now_us: int, known: _Tenant, error: WireError) -> Refusal:
+        # An unreadable id is answered with one zero byte, so that the client learns what it did wrong.
+        request_id, limits = error.request_id or b"\0", self._limits
+        if error.code not in ("malformed", "version") or not known.manners.malformed(now_us):
+            return Refusal(VERSION, request_id, error.code, str(error))
+        said = (
+            f"{limits.malformed_max} malformed messages in {limits.malformed_window_ms} ms (limits.malformed_max), so"
+        )
+        said = f"{said} nothing of this tenant is read for {limits.cool_ms} ms. The last: {error}"
+        return Refusal(VERSION, request_id, "cooling", said, Offer(retry_after_ms=float(limits.cool_ms)))
 
     def _input_fault(self, known: _Tenant, infer: Infer) -> Refusal | None:
         """What is wrong with the network's name or the input, whoever asks and whatever the load."""
@@ -198,7 +295,11 @@ class Desk:
             said = f"no answer of yours to this id is kept; labels are taken for {window_s:g} s after it"
             return Refusal(VERSION, message.id, "unknown_id", said), []
         answered = kept.reply
-        classes = len(self.networks[answered.network].classes)
+        network = self.networks.get(answered.network)
+        if network is None:
+            said = f"{answered.network} is served no more"
+            return Refusal(VERSION, message.id, "unknown_network", said), []
+        classes = len(network.classes)
         if not 0 <= message.label < classes:
             said = f"label {message.label}; {answered.network} has classes 0 to {classes - 1}"
             return Refusal(VERSION, message.id, "label", said), []
@@ -224,6 +325,8 @@ class Desk:
             return NetworkList(VERSION, message.id, tuple(self.visible(known.config)))
         if isinstance(message, Stats):
             return self._stats(now_us, known, message)
+        if isinstance(message, Traces):
+            return self._traces(now_us, known, message)
         assert isinstance(message, SetBounds | SetConditions)
         return self._set(known, session, message)
 
@@ -238,7 +341,7 @@ class Desk:
             tenant=known.config.name,
             boot=self._boot,
             answer_window_ms=self._limits.answer_window_ms,
-            payload_bytes_max=self._limits.payload_bytes_max,
+            payload_bytes_max=known.payload_bytes_max,
             queued_max=self._limits.queued_max,
             bounds=shown(session.bounds),
         )
@@ -263,19 +366,17 @@ class Desk:
         return BoundsSet(VERSION, message.id, shown(session.bounds))
 
     def _stats(self, now_us: int, known: _Tenant, message: Stats) -> StatsReply:
-        return StatsReply(
-            version=VERSION,
-            id=message.id,
-            uptime_us=now_us - (now_us if self.started_us is None else self.started_us),
-            queued=self._server.pending_count,
-            worker=self.worker.state,
-            worker_restarts=self.worker.restarts,
-            tenants=tuple(
-                replace(account.stats(), drift=self._server.assurance.told(name))
-                for name, account in self._server.ledger.accounts.items()
-                if known.config.sees_all or name == known.config.name
-            ),
-        )
+        sees_all, own = known.config.sees_all, known.config.name
+        names = [name for name in self._server.ledger.accounts if sees_all or name == own]
+        uptime_us = now_us - (now_us if self.started_us is None else self.started_us)
+        return stats_reply(message, self._server, names, all_seen=sees_all, uptime_us=uptime_us, worker=self.worker)
+
+    def _traces(self, now_us: int, known: _Tenant, message: Traces) -> Reply:
+        asked = message.tenant or known.config.name
+        of = self._tenants.get(asked) if known.config.sees_all or asked == known.config.name else None
+        if of is None:
+            return Refusal(VERSION, message.id, "unknown_tenant", f"no tenant {asked!r:.80}")
+        return trace_list(message, of.traces, now_us)
 
 
 def _ended(tenant: str, route: bytes, reply: Answer | Failure, tensor: bytes) -> Outgoing:

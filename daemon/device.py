@@ -6,6 +6,8 @@ long. Does not: choose runs or end requests.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..policies.view import NEVER_US, Choice, Served, Waiting
 from .config import Limits
 from .records import Flight, Request
@@ -126,6 +128,16 @@ class Device:
             begun.ask_us += shift_us
             begun.overdue_us = self._overdue_us(begun)
 
+    def passed(self, flight: Flight, exit_index: int, now_us: int) -> None:
+        """A run is past this exit and goes on: what is left of it has its own time, whatever was left of the last's."""
+        if flight is not self.running or flight.audit or flight.canary:
+            return
+        stop = max([row.stop for row in flight.rows.values()], default=0)
+        if stop > exit_index:
+            left_us = flight.served.time_us(exit_index + 1, stop, len(flight.rows))
+            limits = self._limits
+            flight.overdue_us = now_us + max(limits.run_ms_min * 1000, int(limits.run_factor_max * left_us))
+
     def done(self, flight: Flight, now_us: int) -> None:
         """This run has ended and did what it should: its network's times will follow it, see `learn`."""
         self.over(flight, now_us)
@@ -148,6 +160,18 @@ class Device:
     def _overdue_us(self, flight: Flight) -> int:
         limits = self._limits
         return flight.posted_us + max(limits.run_ms_min * 1000, int(limits.run_factor_max * flight.run.predicted_us))
+
+    def lost_of(self, keys: Collection[str], now_us: int) -> tuple[Flight | None, Flight | None]:
+        """The worker of these networks is gone, others are not; returns what it was running and what was posted."""
+        running, posted = self.running, self.posted
+        if posted is not None and posted.run.network in keys:
+            self.posted = None
+        else:
+            posted = None
+        if running is None or running.run.network not in keys:
+            return None, posted
+        self.over(running, now_us)
+        return running, posted
 
     def lost(self, ready_us: int) -> tuple[Flight | None, Flight | None]:
         """It is gone, with all it had; returns what it was running and what was posted behind."""

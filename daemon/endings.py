@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from ..clients.bounds import Metric
-from ..clients.wire import VERSION, Answer, Failure, Proof, Stop, TensorSpec
+from ..clients.wire import DTYPES, LITTLE_ENDIAN, VERSION, Answer, Failure, Proof, Stop, TensorSpec
 from ..policies import conditions
 from ..policies.view import NEVER_US, Waiting
-from .records import Ended, Request
+from .records import Ended, Request, RunFailed, Trail
+from .traces import child
 
 
 def decide(request: Request, now_us: int, *, kept: bool, until_us: int) -> Stop | Literal["drop"] | None:
@@ -84,8 +87,9 @@ def answer(request: Request, stop: Stop, now_us: int, *, kept: bool) -> Ended:
         broken=_broken(request, total_us, kept=kept),
         stop=stop,
         proof=None if proof is None else Proof(proof.accuracy, proof.certainty, proof.n, proof.conditional),
+        traceparent=child(request.infer.traceparent, request.id) if request.infer.traceparent else "",
     )
-    return Ended(request.tenant, request.id, reply, request.logits)
+    return Ended(request.tenant, request.id, reply, request.logits, _trail(request))
 
 
 def forced_at(request: Request) -> int | None:
@@ -96,7 +100,11 @@ def forced_at(request: Request) -> int | None:
 
 def failure(request: Request, code: str, message: str) -> Ended:
     """A typed error for a request that was accepted and cannot be answered."""
-    return Ended(request.tenant, request.id, Failure(VERSION, request.id, code, message), b"")
+    return Ended(request.tenant, request.id, Failure(VERSION, request.id, code, message), b"", _trail(request))
+
+
+def _trail(request: Request) -> Trail:
+    return Trail(request.infer, request.waiting.arrival_us, request.started_us, request.ran)
 
 
 def crashed(request: Request, retries_max: int) -> Ended:
@@ -105,6 +113,22 @@ def crashed(request: Request, retries_max: int) -> Ended:
     if request.retries > retries_max:
         said = f"the engine died {request.retries} times while it ran; limits.retries_max is {retries_max}"
     return failure(request, "engine_crashed", said)
+
+
+def engine_failure(request: Request, failed: RunFailed) -> tuple[Ended, bool]:
+    """The error of a request that the engine refused alone, and whether that is its input's own fault."""
+    if failed.kind in ("input", "output") and not _finite(request):
+        return failure(request, "input", "the input holds NaN or infinite numbers; send finite ones"), True
+    code = {"input": "input", "memory": "engine_memory", "output": "output"}.get(failed.kind, "engine")
+    return failure(request, code, failed.message), code == "input"
+
+
+def _finite(request: Request) -> bool:
+    """Whether all numbers of the input are; looked at only once the engine has failed on it."""
+    dtype, payload = request.infer.tensors[0].dtype, request.payload
+    if not dtype.startswith("float") or len(payload) % DTYPES[dtype]:
+        return True
+    return bool(np.isfinite(np.frombuffer(payload, LITTLE_ENDIAN[dtype])).all())
 
 
 def _out_of_time(request: Request, now_us: int) -> Stop | Literal["drop"] | None:

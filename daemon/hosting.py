@@ -16,8 +16,10 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from ..clients.info import Certifiable, NetworkInfo
-from ..exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from ..exits.bundle import Bundle, find_bundle, shipped_directory
 from ..exits.calibrations import overridden
+from ..exits.signatures import Trust
+from ..exits.signing_keys import SigningKeyError
 from ..policies import rates
 from ..policies.certificates import Certifier
 from ..policies.correction import Corrects
@@ -32,7 +34,7 @@ from ..profiles.store import find_profile, write_profile
 from .arena import Need
 from .config import Config, ConfigError
 from .journal_records import Samples
-from .supervisor import Hosted
+from .worker_process import Hosted
 
 # The way to the worker and back, until it is measured: seen 90-460 us on two x86 cores, by how busy they were.
 HOP_US_FIRST = 250.0
@@ -45,21 +47,13 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
         BundleError: a bundle cannot be trusted or found. ConfigError: two have one name, one does not fit limits, a
         tenant may use only what is not among them, or the policy is to serve at an exit that none has.
     """
-    directories = [state / "bundles", shipped_directory()]
     result: dict[str, Hosted] = {}
-    for name in config.networks:
-        bundle = overridden(load_bundle(find_bundle(name, directories)), state)
-        manifest = bundle.manifest
-        if manifest.name in result:
-            raise ConfigError(f"two networks are called {manifest.name!r}; load one of them")
-        input_bytes = int(np.prod(manifest.input.shape, dtype=np.int64)) * np.dtype(manifest.input.dtype).itemsize
-        if input_bytes > config.limits.payload_bytes_max:
-            raise ConfigError(
-                f"one input of {manifest.name} has {input_bytes} bytes; "
-                f"limits.payload_bytes_max is {config.limits.payload_bytes_max}"
-            )
-        need = Need(input_bytes, len(manifest.exits), len(manifest.classes), config.limits.batch_max)
-        result[manifest.name] = Hosted(bundle, need)
+    for said in config.networks:
+        hosted = _loaded(config, state, said)
+        name = hosted.bundle.manifest.name
+        if name in result:
+            raise ConfigError(f"two networks are called {name!r}; load one of them")
+        result[name] = hosted
     exits = {name: hosted.need.exit_count for name, hosted in result.items()}
     fault = depth_fault(make_policy(config.policy, config.policy_options), exits)
     if fault:
@@ -79,6 +73,42 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
     if missing:
         raise ConfigError(f"the replay engine needs a profile to replay for {', '.join(missing)}; see replay_profiles")
     return result
+
+
+def bring(config: Config, state: Path, said: str) -> Hosted:
+    """Load and check one more bundle, for a daemon that serves already. Raises as `host`."""
+    hosted = _loaded(config, state, said)
+    name = hosted.bundle.manifest.name
+    fault = depth_fault(make_policy(config.policy, config.policy_options), {name: hosted.need.exit_count})
+    if fault:
+        raise ConfigError(fault)
+    files = [file for file in config.replay_profiles if read_profile(Path(file)).network == name]
+    if config.engine == "replay" and not files:
+        raise ConfigError(f"the replay engine has no profile to replay for {name}; see replay_profiles")
+    hosted.profile_file = files[-1] if files else ""
+    return hosted
+
+
+def _loaded(config: Config, state: Path, said: str) -> Hosted:
+    """The bundle of this name or path, checked, and what its runs need. Raises BundleError, ConfigError."""
+    bundle = overridden(trust(config).load(find_bundle(said, [state / "bundles", shipped_directory()])), state)
+    manifest = bundle.manifest
+    input_bytes = int(np.prod(manifest.input.shape, dtype=np.int64)) * np.dtype(manifest.input.dtype).itemsize
+    if input_bytes > config.limits.payload_bytes_max:
+        raise ConfigError(
+            f"one input of {manifest.name} has {input_bytes} bytes; "
+            f"limits.payload_bytes_max is {config.limits.payload_bytes_max}"
+        )
+    need = Need(input_bytes, len(manifest.exits), len(manifest.classes), config.limits.batch_max)
+    return Hosted(bundle, need)
+
+
+def trust(config: Config) -> Trust:
+    """Whose bundles may be served. Raises ConfigError where a trusted key cannot be used."""
+    try:
+        return Trust(config.trusted_keys, required=config.require_signature)
+    except SigningKeyError as error:
+        raise ConfigError(str(error)) from error
 
 
 def find(hosted: Hosted, device: Device, state: Path, notes: list[str]) -> Profile | None:
@@ -153,8 +183,8 @@ def overcommitted(config: Config, networks: Mapping[str, Served]) -> str | None:
         tenant.name: max(
             (
                 float(served.time_us(0, served.exit_last, 1))
-                for name, served in networks.items()
-                if tenant.networks is None or name in tenant.networks
+                for served in networks.values()
+                if tenant.networks is None or served.name in tenant.networks
             ),
             default=0.0,
         )

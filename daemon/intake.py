@@ -47,24 +47,66 @@ class Intake:
 
     def full(self, account: Account, queued_bytes: int, infer: Infer) -> Refusal | None:
         """A refusal if this tenant may have nothing more waiting; `queued_bytes` with this request's."""
-        limits = self._limits
-        if account.pending >= limits.queued_max:
-            said = f"{account.pending} of your requests wait; limits.queued_max is {limits.queued_max}"
-        elif queued_bytes > limits.queued_bytes_max:
-            said = f"{queued_bytes} bytes would wait; limits.queued_bytes_max is {limits.queued_bytes_max}"
+        count_max, count_name = self._least(account.tenant, "queued_max")
+        bytes_max, bytes_name = self._least(account.tenant, "queued_bytes_max")
+        if account.pending >= count_max:
+            said = f"{account.pending} of your requests wait; {count_name} is {count_max}"
+        elif queued_bytes > bytes_max:
+            said = f"{queued_bytes} bytes would wait; {bytes_name} is {bytes_max}"
         else:
             return None
         retry_ms = round(load.done_us((load.cost_of(chunk) for chunk in self._backlog.work()), 0) / 1000, 3)
         self._ledger.refuse(account.tenant, missed=True)
         return Refusal(infer.version, infer.id, "queue_full", said, Offer(retry_after_ms=max(1.0, retry_ms)))
 
+    def _least(self, tenant: str, name: str) -> tuple[int, str]:
+        """A tenant's own cap or everybody's, whichever is less, and how the configuration calls it."""
+        common: int = getattr(self._limits, name)
+        promise = self._ledger.promises.of(tenant)
+        own: int | None = None if promise is None else getattr(promise.terms, name)
+        return (common, f"limits.{name}") if own is None or own >= common else (own, f"your {name}")
+
     def plan(self, now_us: int, infer: Infer, wanted: Asked, newcomer: Newcomer) -> tuple[ExitPlan, Waiting] | Refusal:
         """How deep this request will go and how it will wait, or why it cannot be taken and what could."""
         promise = self._ledger.promises.of(newcomer.tenant)
+        if promise is not None and (wait_us := promise.ceiling_in_us(now_us)):
+            said = f"rate_hz_max {promise.terms.rate_hz_max:g} (burst_max {promise.terms.burst_max}) is used up"
+            return self._wait(infer, newcomer, "rate", said, wait_us)
+        verdict = self._plan(now_us, infer, wanted, newcomer)
+        if promise is None or not promise.energy.capped or isinstance(verdict, Refusal):
+            return verdict
+        return self._within_energy(infer, verdict, newcomer, promise)
+
+    def _within_energy(
+        self, infer: Infer, planned: tuple[ExitPlan, Waiting], newcomer: Newcomer, promise: Promise
+    ) -> tuple[ExitPlan, Waiting] | Refusal:
+        """As planned, or no deeper than it must where its tenant's energy goes no further, or a refusal."""
+        chosen, waiting = planned
+        most_mj = newcomer.served.costs.most_mj(waiting.target)
+        least_mj = newcomer.served.costs.most_mj(waiting.mandatory)
+        if most_mj is None or least_mj is None:
+            said = f"your energy is capped, and this device knows no energies of {newcomer.served.name}: profile it"
+            return self._wait(infer, newcomer, "quota", said, None)
+        if promise.energy.wait_us(newcomer.now_us, most_mj)[0] and not waiting.staged:
+            chosen, most_mj = _shallowest(chosen), least_mj
+            waiting.target = waiting.mandatory
+        wait_us, name = promise.energy.wait_us(newcomer.now_us, most_mj)
+        if wait_us:
+            return self._wait(infer, newcomer, "quota", f"{name}: your energy is used up for now", wait_us)
+        waiting.most_mj = most_mj
+        return chosen, waiting
+
+    def _wait(self, infer: Infer, newcomer: Newcomer, code: str, said: str, wait_us: int | None) -> Refusal:
+        """Refused by a cap of its tenant's, whatever the load; it may come again after `wait_us`."""
+        self._ledger.refuse(newcomer.tenant, missed=True)
+        offer = None if wait_us is None else Offer(retry_after_ms=rounded_up(wait_us / 1000))
+        return Refusal(infer.version, infer.id, code, said, offer)
+
+    def _plan(self, now_us: int, infer: Infer, wanted: Asked, newcomer: Newcomer) -> tuple[ExitPlan, Waiting] | Refusal:
+        promise = self._ledger.promises.of(newcomer.tenant)
         if promise is not None and (wait_us := promise.quota_in_us(now_us)):
             said = f"device_share_max {promise.terms.device_share_max:g}: your quota of device time is used up"
-            self._ledger.refuse(newcomer.tenant, missed=True)
-            return Refusal(infer.version, infer.id, "quota", said, Offer(retry_after_ms=rounded_up(wait_us / 1000)))
+            return self._wait(infer, newcomer, "quota", said, wait_us)
         newcomer.capped = promise is not None and promise.quota is not None
         admits = self._policy.admits
         reserved = self._stand(now_us, wanted, newcomer, promise) if promise is not None and admits else ()
@@ -112,7 +154,7 @@ class Intake:
         would be in time on average.
         """
         now_us, served, latency_ms = newcomer.now_us, newcomer.served, wanted.latency_ms
-        if latency_ms is None or not self._device.ready:
+        if latency_ms is None or not self._device.ready or served.away_until_us:
             return None
         chosen = plan(wanted._replace(latency_ms=None), served)
         if isinstance(chosen, Misfit):
@@ -140,7 +182,7 @@ class Intake:
         if self._policy.admits:
             offer = admission.true_offer(offer, wanted, newcomer.served, queue, newcomer)
         promise = newcomer.beyond
-        if not self._device.ready:
+        if not self._device.ready or newcomer.served.away_until_us:
             code = "not_ready"
         elif promise is not None:
             code, message = promise.code, f"{promise.said}, and {message}"
@@ -158,7 +200,8 @@ class Intake:
         Mandatory work with deadlines, and what goes `first`: what others may still ask within their promises, and who
         has waited too long without a deadline. For work beyond a promise all of that goes first.
         """
-        free_us, promise = self._device.free_us(now_us), newcomer.beyond
+        free_us = max(self._device.free_us(now_us), newcomer.served.away_until_us)
+        promise = newcomer.beyond
         if promise is None or not newcomer.spare:
             return admission.Queue(self._backlog.timed(), load.in_order([first]), free_us)
         stretch = self._ledger.promises.stretch(now_us, promise)

@@ -76,7 +76,8 @@ class Watch:
         """A request was let in under this ticket."""
         if ticket in self._open or (tenant, infer.id) in self._tickets:
             self._fail(f"1: ticket {ticket} or id {infer.id!r} was let in twice")
-        self._open[ticket] = _Promise(tenant, infer.network, wanted, self._now_us, payload_bytes)
+        key = self._server.routes.key(tenant, infer.network)
+        self._open[ticket] = _Promise(tenant, key, wanted, self._now_us, payload_bytes)
         self._tickets[tenant, infer.id] = ticket
         queued_bytes = self._queued_bytes[tenant] = self._queued_bytes.get(tenant, 0) + payload_bytes
         if queued_bytes > self._limits.queued_bytes_max:
@@ -229,7 +230,7 @@ class Watch:
             # Those a policy gave up on end in the next turn, at this same time.
             return
         runs = sum([len(rows & self._open.keys()) for _, rows in self._runs.values()])
-        waits = sum([len(pool.members) for pool in self._server.view().pools()])
+        waits = sum([len(pool.members) for pool in self._server.view().pools()]) + self._server.parked_count
         if not waits + runs == len(self._open) == self._server.pending_count:
             pending = self._server.pending_count
             self._fail(f"2: {len(self._open)} are open and {pending} pending; {runs} run, {waits} wait")

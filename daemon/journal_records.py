@@ -22,7 +22,7 @@ from ..policies.rates import Terms
 from ..policies.view import Run
 from ..profiles.costs import CostTables
 from .config import Limits
-from .records import Alarm, Effect, Ended, ExitDone, Forget, RunFailed, RunReturned, Yield
+from .records import Alarm, Effect, Ended, ExitDone, Forget, RunFailed, RunReturned, Told, Wanted, Yield
 
 FORMAT = 2
 
@@ -48,7 +48,10 @@ class Heard(_Record, frozen=True):
 
 
 class Setup(_Record, frozen=True):
-    """All that a core is made from. `correction`, `miss_target`: of every network; `tenants`: what each is promised."""
+    """All that a core is made from. `correction`, `miss_target`: of every network; `tenants`: what each is promised.
+
+    `canary_ms`: of idleness before each canary; 0: none.
+    """
 
     limits: Limits = Limits()
     policy: str = "stage-edf"
@@ -57,6 +60,7 @@ class Setup(_Record, frozen=True):
     correction: str = "conformal"
     miss_target: float = 0.01
     tenants: Mapping[str, Terms] = {}
+    canary_ms: int = 0
 
 
 class Opened(_Record, frozen=True, tag=0):
@@ -141,7 +145,10 @@ class AskedNoted(_Record, frozen=True, tag=2):
 
 
 class Submitted(_Record, frozen=True, tag=3):
-    """A request came. `said`: `accepted`, or the code it was refused with. `payload_bytes`: of its input."""
+    """A request came. `said`: `accepted`, or the code it was refused with. `payload_bytes`: of its input.
+
+    `input`: a number that is another for another input, since the core tells those apart that killed the engine.
+    """
 
     now_us: int
     tenant: str
@@ -151,6 +158,7 @@ class Submitted(_Record, frozen=True, tag=3):
     payload_bytes: int
     said: str
     heard: tuple[Heard, ...]
+    input: int = 0
 
 
 class Cancelled(_Record, frozen=True, tag=4):
@@ -188,12 +196,15 @@ class Lost(_Record, frozen=True, tag=8):
     now_us: int
     ready_us: int
     heard: tuple[Heard, ...]
+    blame: bool = True
+    keys: tuple[str, ...] | None = None
 
 
 class Ready(_Record, frozen=True, tag=9):
-    """The worker takes runs."""
+    """The worker takes runs; of these networks, where there are several workers."""
 
     now_us: int
+    keys: tuple[str, ...] | None = None
 
 
 class Labelled(_Record, frozen=True, tag=11):
@@ -207,6 +218,12 @@ class Labelled(_Record, frozen=True, tag=11):
     heard: tuple[Heard, ...]
 
 
+class Retired(_Record, frozen=True, tag=12):
+    """These networks are served no more, by key; nothing of theirs is open."""
+
+    keys: tuple[str, ...]
+
+
 class Closed(_Record, frozen=True, tag=10):
     """The last record: why the journal ends here."""
 
@@ -214,7 +231,7 @@ class Closed(_Record, frozen=True, tag=10):
 
 
 Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready | Labelled
-Record = Opened | NetworkNoted | AskedNoted | Event | Closed
+Record = Opened | NetworkNoted | AskedNoted | Event | Retired | Closed
 
 
 def heard(effects: list[Effect]) -> tuple[Heard, ...]:
@@ -230,6 +247,9 @@ def _heard(effect: Effect) -> Heard:
         return Heard(reply.code, (), effect.id)
     if isinstance(effect, Alarm):
         return Heard(f"alarm: {effect.tenant}, {effect.network}", ())
+    assert not isinstance(effect, Wanted), "the core does not change what is served"
+    if isinstance(effect, Told):
+        return Heard(f"told: {effect.text}", ())
     if isinstance(effect, Forget):
         return Heard("forget", effect.tickets)
     return Heard("yield", (effect.run,)) if isinstance(effect, Yield) else Heard(f"restart: {effect.reason}", ())

@@ -9,7 +9,7 @@ need not wait for them: `settle` enters them, in order, before anything is read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +18,9 @@ from ..clients.wire import Answer, Failure
 from ..policies.exits import Asked
 from ..policies.fairness import Share, Shares, Spread, spread
 from ..policies.rates import Promises, Terms, Typical
-from ..policies.view import Waiting
+from ..policies.view import Served, Waiting
+from .records import StepDone
+from .tally import Tally, Work
 
 KEPT_LATENCIES = 512
 WORST_FIRST: tuple[EnergySource, ...] = ("unknown", "modelled", "measured")
@@ -54,6 +56,11 @@ class Account:
     optional_us: float = 0.0
     latencies_us: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
     exits: dict[str, list[int]] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    broken: dict[str, int] = field(default_factory=dict)
+    latency: dict[str, Tally] = field(default_factory=dict)
+    queue: dict[str, Tally] = field(default_factory=dict)
 
     @property
     def pending(self) -> int:
@@ -70,11 +77,26 @@ class Account:
             self.bounds_broken += 1
         else:
             self.bounds_met += 1
+        for name in answer.broken:
+            self.broken[name] = self.broken.get(name, 0) + 1
         self.latencies_us.append(answer.total_us)
-        exits = self.exits.get(answer.network)
+        network = answer.network
+        exits = self.exits.get(network)
         if exits is None:
-            exits = self.exits[answer.network] = [0] * exit_count
+            exits = self.exits[network] = [0] * exit_count
+            self.latency[network], self.queue[network] = Tally(), Tally()
         exits[answer.exit] += 1
+        self.latency[network].add(answer.total_us)
+        self.queue[network].add(answer.queue_us)
+
+    def book_failure(self, code: str) -> None:
+        """Count a request that was accepted and could not be answered."""
+        self.failed += 1
+        self.failures[code] = self.failures.get(code, 0) + 1
+
+    def book_refusal(self, code: str) -> None:
+        """Count by its code a message that was refused; what was refused of requests is in `refused`."""
+        self.refusals[code] = self.refusals.get(code, 0) + 1
 
     def book_run(self, energy_mj: float | None, took_us: int, source: EnergySource) -> None:
         """Charge this tenant's share of a run: mJ, and device time split over the rows that used it."""
@@ -103,6 +125,12 @@ class Account:
             exits={network: tuple(counts) for network, counts in self.exits.items()},
             beyond=self.beyond,
             optional_us=round(self.optional_us),
+            undeliverable=self.undeliverable,
+            refusals=self.refusals.copy(),
+            failures=self.failures.copy(),
+            broken=self.broken.copy(),
+            latency={network: tally.told() for network, tally in self.latency.items()},
+            queue={network: tally.told() for network, tally in self.queue.items()},
         )
 
 
@@ -121,6 +149,7 @@ class Ledger:
         self._common = Share("")
         self._fair = Shares()
         self._noted: list[Callable[[], None]] = []
+        self._work: dict[str, Work] = {}
 
     def settle(self) -> None:
         """Enter what was noted."""
@@ -134,6 +163,12 @@ class Ledger:
         """By tenant, as of now."""
         self.settle()
         return self._accounts
+
+    @property
+    def work(self) -> dict[str, Work]:
+        """What the device did, by network, as of now."""
+        self.settle()
+        return self._work
 
     def account(self, tenant: str) -> Account:
         self.settle()
@@ -161,6 +196,15 @@ class Ledger:
         """How evenly the configured tenants fared beyond what they were owed; None if there are none."""
         return spread(self.share(tenant) for tenant in self._tenants) if self._tenants else None
 
+    def change(self, tenants: Mapping[str, Terms]) -> None:
+        """The operator promises these from now on; accounts stay."""
+        self.settle()
+        self.promises.change(tenants)
+        self._tenants = tenants
+        for name, share in self._shares.items():
+            if name in tenants and share is not self._common:
+                share.weight = tenants[name].weight
+
     def accept(self, now_us: int, tenant: str, wanted: Asked, waiting: Waiting) -> None:
         """A request came in."""
         account = self.account(tenant)
@@ -187,6 +231,10 @@ class Ledger:
         """A tenant's part of a run; `source`: where its energies come from."""
         self._noted.append(partial(self._book, now_us, tenant, took, source))
 
+    def ran(self, served: Served, steps: Sequence[StepDone]) -> None:
+        """What the device reported of a run, whoever's."""
+        self._noted.append(partial(self._ran, served, steps))
+
     def end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
         """A request has ended."""
         self._noted.append(partial(self._end, tenant, waiting, reply))
@@ -200,13 +248,20 @@ class Ledger:
         promise = self.promises.of(tenant)
         if promise is not None:
             promise.book(now_us, took.owed_us, took.free_us)
+            promise.energy.book(now_us, took.energy_mj if known else 0.0)
+
+    def _ran(self, served: Served, steps: Sequence[StepDone]) -> None:
+        work = self._work.get(served.name)
+        if work is None:
+            work = self._work[served.name] = Work(served)
+        work.add(served, steps)
 
     def _end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
         account, accuracy, share = self._account(tenant), waiting.served.costs.accuracy, waiting.share
         self._fair.leave(share)
         promised = waiting.bounded and not waiting.spare
         if isinstance(reply, Failure):
-            account.failed += 1
+            account.book_failure(reply.code)
         else:
             account.book_answer(reply, len(accuracy))
             gained = accuracy[reply.exit] - (accuracy[waiting.mandatory] if promised else 0.0)

@@ -9,12 +9,14 @@ Does not: decide anything (the core does), or import an engine.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,35 +26,54 @@ from ..clients.wire import encode
 from ..policies.view import NEVER_US
 from ..profiles.store import state_directory
 from . import hosting
+from .access import open_endpoints
+from .acknowledged import once_audited
+from .change import Changes
 from .config import Config
-from .desk import Desk, Outgoing, WorkerState
+from .crew import Crew, Lane
+from .desk import Desk, Outgoing
+from .door import Door
 from .journal import Journal
+from .keeping import Keeping
+from .lifecycle import Lifecycle
+from .log_writer import Log
+from .notify import Notifier
 from .pipe import PipeClosed, ToFront
 from .recorded import core, setup_of
-from .records import Alarm, Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Yield
+from .records import Alarm, Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Told, Wanted, Yield
+from .reload import Parts, Reloader
 from .sockets import Endpoints, RuntimeLock
-from .supervisor import Supervisor, WorkerFailed
+from .supervisor import WorkerFailed
+from .watchdog import books_fault
 
-Note = Callable[[str], None]
 # The collector looks at so many new objects at a time, half a millisecond, and never at those that stayed: going
 # through all answers kept for clients stopped everything for 10 to 40 ms. The core makes no cycles (test_cycles.py).
 GC_THRESHOLDS = (1_000, 1_000_000, 1_000_000)
+BOOKS_EVERY_US = 1_000_000
 
 
-def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT.
+def serve(
+    config: Config,
+    note: Log,
+    on_ready: Callable[[], None] | None = None,
+    reread: Callable[[], Config] | None = None,
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT, and all it has accepted is answered.
 
     Args:
-        note: takes one line for the operator.
+        note: takes what the operator should know, line by line.
         on_ready: called once, when every network is served and all endpoints are bound.
+        reread: gives the configuration as it stands at a reload.
     Raises:
         AlreadyRunning, EndpointError: the runtime directory. BundleError, ProfileError, ConfigError, WorkerFailed:
         what cannot be served, and why.
     """
     state = state_directory(os.environ, os.getuid(), flag=Path(config.state_dir) if config.state_dir else None)
+    # A watchdog that ends this process does it with SIGABRT; the log should show where the loop was.
+    faulthandler.enable()
     lock = RuntimeLock(Path(config.runtime_dir))
     try:
-        loop = Loop(config, state, note)
+        loop = Loop(config, state, note, reread)
         try:
             loop.start()
             if on_ready is not None and not loop.stopping:
@@ -67,27 +88,31 @@ def serve(config: Config, note: Note, on_ready: Callable[[], None] | None = None
 class Loop:
     """The daemon's sockets, worker and core, and the turn that moves them."""
 
-    def __init__(self, config: Config, state: Path, note: Note) -> None:
+    def __init__(self, config: Config, state: Path, note: Log, reread: Callable[[], Config] | None = None) -> None:
         self._config = config
         self._state = state
         self._note = note
-        self._hosted = hosting.host(config, state)
-        self._supervisor = Supervisor(config, self._hosted)
+        self._signals, self._wake = socket.socketpair()
+        # First, since it mends what is read next.
+        self._keeping = Keeping(state, note, dev=config.dev, wake=self._rouse)
+        self._crew = Crew(config, state, hosting.host(config, state))
         self._journal = (
             Journal(Path(config.journal), bytes_max=config.limits.journal_bytes_max, note=note)
             if config.journal
             else None
         )
-        samples = partial(hosting.samples, self._hosted)
         wall = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._server = core(setup_of(config), self._journal, samples, now_us=_clock_us(), wall=wall)
+        self._server = core(setup_of(config), self._journal, self._crew.samples, now_us=_clock_us(), wall=wall)
         self._desk = Desk(self._server, config.tenants, config.limits, os.urandom(8).hex())
+        self._keeping.begin(_clock_us(), self._server.ledger, self._crew.bundles())
+        self._changes = Changes(config, state, self._crew, self._server, self._desk)
         self._endpoints: Endpoints | None = None
+        self._reloader = Reloader(config, reread, note)
         self._poller = zmq.Poller()
-        self._worker_fd: int | None = None
+        self._worker_fds: list[int] = []
         self._seen_through: int | None = None
-        self.stopping = False
-        self._signals, self._wake = socket.socketpair()
+        self._run_count = self._books_us = 0
+        self._lifecycle = Lifecycle(Notifier.from_environment(os.environ, os.getpid()), config.limits, note)
 
     # ---- life
 
@@ -95,16 +120,18 @@ class Loop:
         """Start the worker, wait until it serves every network, then bind: nobody is asked before it can answer."""
         self._catch_signals()
         now_us = _clock_us()
-        self._supervisor.start(now_us)
+        self._crew.start(now_us)
         self._watch_worker()
-        while self._supervisor.state != "ready" and not self.stopping:
+        while self._crew.state != "ready" and not self.stopping:
             self._poller.poll(100)
             now_us = _clock_us()
-            if self._supervisor.tick(now_us):
+            self._lifecycle.starting(now_us, f"loading {', '.join(self._config.networks)}")
+            if self._crew.tick(now_us):
                 raise WorkerFailed(f"not ready after limits.start_ms_max = {self._config.limits.start_ms_max} ms")
             try:
-                while (message := self._supervisor.receive()) is not None:
-                    self._arrange(message, now_us)
+                for lane in self._crew.lanes:
+                    while (message := lane.receive()) is not None:
+                        self._arrange(now_us, lane, message)
             except PipeClosed as error:
                 raise WorkerFailed("the worker process ended while starting; see its message above") from error
         if self.stopping:
@@ -113,25 +140,37 @@ class Loop:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._desk.started_us = now_us
-        names = [tenant.name for tenant in self._config.tenants]
-        self._endpoints = Endpoints(Path(self._config.runtime_dir), names, self._config.limits)
-        for router in self._endpoints.sockets().values():
-            self._poller.register(router, zmq.POLLIN)
+        self._endpoints = open_endpoints(self._config, time.time(), self._note)
+        self._endpoints.watch(self._poller)
+        self._lifecycle.ready(self._server, self._desk)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end, and has no more turns to make for that."""
+        return self._lifecycle.phase == "over" or (self._lifecycle.phase == "starting" and self._lifecycle.ending)
 
     def run(self) -> None:
-        """Turn until told to stop."""
+        """Turn until told to end, and what was accepted has its answers."""
         while not self.stopping:
             self.turn()
 
     def close(self) -> None:
-        self._supervisor.stop()
+        self._changes.stop()
+        self._crew.stop()
         if self._journal is not None:
             self._journal.close()
         if self._endpoints is not None:
             self._endpoints.close()
+        self._keeping.close(_clock_us(), self._server.ledger)
+        self._lifecycle.close()
         signal.set_wakeup_fd(-1)
         self._signals.close()
         self._wake.close()
+
+    def _rouse(self) -> None:
+        """Have a turn made soon; from any thread."""
+        with suppress(OSError):
+            self._wake.send(b"\0")
 
     def turn(self) -> None:
         """Wait for something to happen, and act on it."""
@@ -141,49 +180,94 @@ class Loop:
         if self._signals.fileno() in ready:
             self._signals.recv(64)
         # The device first: while tenants' messages are read, it should have something to do.
-        if self._supervisor.fileno() in ready:
+        if any(fd in ready for fd in self._crew.filenos()):
             self._drain_worker(now_us)
-        for tenant, router in self._endpoints.sockets().items():
-            if router in ready:
-                self._receive(now_us, tenant)
+        if self._endpoints.wants(ready, now_us):
+            self._attend(now_us)
+        for door in self._endpoints.doors():
+            if door.socket in ready:
+                self._receive(now_us, door)
         self._act(now_us, self._server.expire(now_us))
         self._post(now_us)
-        if self._supervisor.tick(now_us):
-            self._lost(now_us, "it took too long to start")
+        for lane, reason in self._crew.tick(now_us):
+            self._lost(now_us, lane, reason)
+        once_audited(self._keeping, self._changes.tick(now_us), self._crew.bundles, self._send)
+        self._say()
         self._watch_worker()
         self._see_through()
         # What nobody waits for comes last.
         self._server.learn()
         if not self._server.pending_count:
             self._tidy(now_us)
+        self._live(now_us)
 
     # ---- parts of a turn
 
-    def _receive(self, now_us: int, tenant: str) -> None:
+    def _live(self, now_us: int) -> None:
+        """What operator and service manager want, after what tenants want."""
+        lifecycle, server = self._lifecycle, self._server
+        if lifecycle.reload_wanted:
+            assert self._endpoints is not None
+            lifecycle.reloading(now_us)
+            parts = Parts(server, self._desk, self._endpoints, self._desk.networks)
+            taken = self._reloader.reload(time.time(), parts, partial(self._act, now_us))
+            self._keeping.record("operator", "reload", {"taken": taken})
+            lifecycle.ready(server, self._desk)
+        self._keeping.turn(now_us, server.ledger)
+        lifecycle.turn(now_us, server, self._desk)
+        if lifecycle.phase == "over":
+            said = "the daemon ended before this could be answered"
+            self._act(now_us, self._desk.cut_off("shutting_down", said))
+        if now_us >= self._books_us:
+            # That nobody's request is lost or answered twice is looked at while it runs too, not in tests alone.
+            self._books_us = now_us + BOOKS_EVERY_US
+            fault = books_fault(server)
+            if fault is not None:
+                self._note(f"a fault of delen's own, please report it: {fault}", level="error", key="books")
+        lifecycle.watch(now_us, server, self._crew, self._run_count)
+        lifecycle.tell(now_us, server, self._desk)
+
+    def _attend(self, now_us: int) -> None:
+        """Handshakes, and connections that are too many or have lost their rights."""
         assert self._endpoints is not None
-        for route, frames in self._endpoints.receive(tenant, self._config.limits.receive_count_max):
-            outgoing, effects = self._desk.handle(now_us, tenant, route, frames)
+        notes, lost = self._endpoints.attend(now_us, time.time())
+        for text in notes:
+            self._note(text, level="warning")
+        for tenant, route in lost:
+            self._act(now_us, self._desk.leave(tenant, route))
+
+    def _receive(self, now_us: int, door: Door) -> None:
+        assert self._endpoints is not None
+        tenant = door.tenant
+        for route, user, frames in self._endpoints.receive(door, self._config.limits.receive_count_max):
+            handle = self._desk.handle if self._endpoints.allows(tenant, user) else self._desk.turned_away
+            outgoing, effects = handle(now_us, tenant, route, frames)
             self._send(outgoing)
             self._act(now_us, effects)
+        until_us = self._desk.cooling_until(tenant)
+        if until_us is not None and until_us > now_us:
+            self._endpoints.pause(tenant, until_us)
+            self._note(f"tenant {tenant}: too many malformed messages; not read for a while", level="warning")
 
     def _drain_worker(self, now_us: int) -> None:
-        try:
-            while (message := self._supervisor.receive()) is not None:
-                if isinstance(message, ExitDone | RunFailed | RunReturned):
-                    self._advance(now_us, message)
-                else:
-                    self._arrange(message, now_us)
-        except PipeClosed:
-            self._lost(now_us, "it ended")
-        except WorkerFailed as error:
-            self._lost(now_us, str(error))
+        for lane in tuple(self._crew.lanes):
+            try:
+                while (message := lane.receive()) is not None:
+                    if isinstance(message, ExitDone | RunFailed | RunReturned):
+                        self._advance(now_us, message)
+                    else:
+                        self._arrange(now_us, lane, message)
+            except PipeClosed:
+                self._lost(now_us, lane, "it ended")
+            except WorkerFailed as error:
+                self._lost(now_us, lane, str(error))
 
     def _advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> None:
         network = self._server.running(done.run)
         if network is None:
             return
         if isinstance(done, ExitDone):
-            done = self._supervisor.with_logits(done, network)
+            done = self._crew.with_logits(done, network)
         effects = self._server.advance(now_us, done)
         # First something to do for the device, then the answers.
         self._post(now_us)
@@ -195,14 +279,19 @@ class Loop:
         self._send(self._desk.settle(now_us, effects))
         for effect in effects:
             if isinstance(effect, Yield):
-                self._supervisor.ask_yield(effect.run)
+                self._crew.ask_yield(effect.run)
             elif isinstance(effect, Restart):
-                self._lost(now_us, effect.reason)
+                self._lost(now_us, self._crew.lane_of(effect.key), effect.reason)
             elif isinstance(effect, Alarm):
                 said = f"{effect.network} for tenant {effect.tenant}: certificate withdrawn, {effect.reason}"
-                self._note(f"{said}; its inputs have changed: recalibrate with delen calibrate {effect.network}")
+                said = f"{said}; its inputs have changed: recalibrate with delen calibrate {effect.network}"
+                self._note(said, level="warning")
+            elif isinstance(effect, Told):
+                self._note(effect.text, level="warning")
+            elif isinstance(effect, Wanted):
+                self._send(self._changes.begin(now_us, effect))
             elif isinstance(effect, Forget):
-                self._supervisor.drop(effect.tickets)
+                self._crew.drop(effect.tickets)
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
         assert self._endpoints is not None
@@ -216,19 +305,18 @@ class Loop:
         if run is None:
             return
         try:
-            self._supervisor.post(run, self._server.payloads(run))
+            self._crew.post(run, self._server.payloads(run))
         except PipeClosed:
-            self._lost(now_us, "it ended")
+            self._lost(now_us, self._crew.lane_of(run.network), "it ended")
             return
+        self._run_count += 1
         # By the engine's time alone: the hop is long because of sleeping, which must not be a reason to sleep.
         engine_us = run.predicted_us - self._server.networks[run.network].hop_us
         self._seen_through = run.id if engine_us <= self._config.spin_us else None
 
     def _tidy(self, now_us: int) -> None:
-        try:
-            self._supervisor.tidy()
-        except PipeClosed:
-            self._lost(now_us, "it ended")
+        for lane in self._crew.tidy():
+            self._lost(now_us, lane, "it ended")
 
     def _see_through(self) -> None:
         """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.
@@ -243,37 +331,23 @@ class Loop:
             self._drain_worker(now_us)
             self._post(now_us)
 
-    def _lost(self, now_us: int, reason: str) -> None:
-        """The worker is gone: start another, and let the core sort out what it was running."""
-        if self._supervisor.state == "waiting":
-            return
-        self._note(f"the worker is lost ({reason}); starting another")
-        self._unwatch_worker()
-        ready_us = self._supervisor.lost(now_us)
-        self._desk.worker = WorkerState(self._supervisor.state, self._supervisor.restarts)
-        self._act(now_us, self._server.worker_lost(now_us, ready_us))
+    def _lost(self, now_us: int, lane: Lane, reason: str) -> None:
+        """A worker is gone."""
+        effects = self._crew.lost(now_us, lane, reason, self._server)
+        self._desk.worker = self._crew.told()
+        self._say()
+        self._act(now_us, effects)
 
-    def _arrange(self, message: ToFront, now_us: int) -> None:
-        notes: list[str] = []
-        find = partial(hosting.find, state=self._state, notes=notes)
-        all_ready = self._supervisor.arrange(message, find, now_us)
-        for name in self._supervisor.profiles.keys() - self._server.networks.keys() if all_ready else ():
-            profile = self._supervisor.profiles[name]
-            bundle = self._hosted[name].bundle
-            view = hosting.served(bundle, profile, self._config.limits.batch_max)
-            view.correction = hosting.follows(self._config, profile)
-            self._server.networks[name] = view
-            self._desk.networks[name] = hosting.info(bundle, profile, view)
-            if profile.quick:
-                failed = hosting.keep(profile, self._state)
-                notes += [failed] if failed else []
-        if all_ready:
-            promised = hosting.overcommitted(self._config, self._server.networks)
-            notes += [promised] if promised else []
-            self._server.worker_ready(now_us)
-            self._desk.worker = WorkerState("ready", self._supervisor.restarts)
+    def _arrange(self, now_us: int, lane: Lane, message: ToFront) -> None:
+        if self._crew.arrange(now_us, lane, message, self._server, self._desk):
+            self._desk.worker = self._crew.told()
+        self._say()
+
+    def _say(self) -> None:
+        """What happened to workers."""
+        notes, self._crew.notes = self._crew.notes, []
         for text in notes:
-            self._note(text)
+            self._note(text, level="warning")
 
     # ---- waiting
 
@@ -284,9 +358,12 @@ class Loop:
             return 0
         now_us = _clock_us()
         due_us = self._server.wake_at()
-        worker_us = self._supervisor.wake_at()
+        worker_us = self._crew.wake_at()
         if worker_us is not None:
             due_us = min(due_us, worker_us)
+        due_us = min(due_us, self._lifecycle.wake_at(), self._changes.wake_at())
+        if self._endpoints is not None:
+            due_us = min(due_us, self._endpoints.wake_at())
         if due_us >= NEVER_US:
             return 1000
         # A policy that holds the device for a fuller batch has said when at the latest; anything else may wait.
@@ -294,28 +371,23 @@ class Loop:
         return max(0, min(1000, (due_us - now_us + late_us) // 1000))
 
     def _watch_worker(self) -> None:
-        fd = self._supervisor.fileno()
-        if fd != self._worker_fd:
-            self._unwatch_worker()
-            if fd is not None:
+        fds = self._crew.filenos()
+        if fds != self._worker_fds:
+            for fd in self._worker_fds:
+                self._poller.unregister(fd)
+            for fd in fds:
                 self._poller.register(fd, zmq.POLLIN)
-            self._worker_fd = fd
-
-    def _unwatch_worker(self) -> None:
-        if self._worker_fd is not None:
-            self._poller.unregister(self._worker_fd)
-            self._worker_fd = None
+            self._worker_fds = fds
 
     def _catch_signals(self) -> None:
         self._wake.setblocking(False)
         self._signals.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, self._lifecycle.end)
+        # A terminal that goes away takes its daemon with it; for a service it means: read the configuration again.
+        signal.signal(signal.SIGHUP, self._lifecycle.end if os.isatty(0) else self._lifecycle.reload)
         self._poller.register(self._signals.fileno(), zmq.POLLIN)
-
-    def _stop(self, _number: int, _frame: object) -> None:
-        self.stopping = True
 
 
 def _clock_us() -> int:

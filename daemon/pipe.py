@@ -29,6 +29,15 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 # ---- front to worker
 
 
+class Begin(_Message, frozen=True, tag="begin"):
+    """To a worker that the front did not start: what it would have been started with. Beside it comes a pipe's end."""
+
+    engine: str
+    device: str
+    threads: int
+    spin_us: int
+
+
 class Attach(_Message, frozen=True, tag="attach"):
     """Map the arena whose descriptor comes with this packet."""
 
@@ -100,7 +109,7 @@ class Failed(_Message, frozen=True, tag="failed"):
     message: str
 
 
-ToWorker: TypeAlias = Attach | Load | Measure | Post | Drop
+ToWorker: TypeAlias = Begin | Attach | Load | Measure | Post | Drop
 ToFront: TypeAlias = Up | Loaded | Measured | Failed | ExitDone | RunFailed | RunReturned
 
 # Room for the one descriptor that may travel beside a message.
@@ -134,6 +143,13 @@ class Pipe:
         here.setblocking(False)
         return Pipe(here), there
 
+    @staticmethod
+    def of(end: socket.socket) -> Pipe:
+        """The front's end of a connection that a worker made."""
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * PACKET_BYTES_MAX)
+        end.setblocking(False)
+        return Pipe(end)
+
     def fileno(self) -> int:
         return self._end.fileno()
 
@@ -153,18 +169,23 @@ class Pipe:
             raise PipeClosed from error
 
     def receive_attach(self) -> tuple[Attach, int]:
-        """Wait for the front's first message; returns it and the descriptor beside it. Raises PipeClosed."""
+        """Wait for the front's message about its memory; returns it and the descriptor beside it. Raises PipeClosed."""
+        message, fd = self.receive_with_fd()
+        assert isinstance(message, Attach)
+        return message, fd
+
+    def receive_with_fd(self) -> tuple[ToWorker, int]:
+        """Wait for a message that a descriptor comes with. Raises PipeClosed."""
         try:
             size, beside, _, _ = self._end.recvmsg_into([self._buffer], _FD_SPACE)
         except ConnectionResetError as error:
             raise PipeClosed from error
         if not size:
             raise PipeClosed
-        attach = _decode_to_worker(self._view[:size])
+        message: ToWorker = _decode_to_worker(self._view[:size])
         [(level, kind, data)] = beside
-        assert isinstance(attach, Attach)
         assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        return attach, array.array("i", data)[0]
+        return message, array.array("i", data)[0]
 
     def receive_at_worker(self, flags: int = 0) -> ToWorker:
         """Wait for the front's next message; no descriptor is taken in.

@@ -6,8 +6,9 @@ when the worker is ready, or with their first request. Does not: change any deci
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from ..clients.wire import Infer, Proof, Refusal
 from ..policies.exits import Asked
 from ..policies.policy import make_policy
 from ..policies.view import Run
+from .canary import Canaries
 from .config import Config
 from .journal import Journal
 from .journal_records import (
@@ -29,6 +31,7 @@ from .journal_records import (
     NetworkNoted,
     Opened,
     Ready,
+    Retired,
     Samples,
     Setup,
     Submitted,
@@ -39,6 +42,8 @@ from .server import Server
 
 # Distinct bounds remembered; beyond them the same ones are noted again.
 ASKED_MAX = 4096
+# So much of an input tells it from others: enough for most, and bounded for the largest.
+INPUT_BYTES_NOTED = 64 * 1024
 
 
 def setup_of(config: Config) -> Setup:
@@ -51,6 +56,7 @@ def setup_of(config: Config) -> Setup:
         config.correction,
         config.miss_target,
         {tenant.name: tenant.plain() for tenant in config.tenants},
+        config.limits.canary_ms,
     )
 
 
@@ -61,7 +67,9 @@ def core(
     if journal is not None:
         return Recorded(journal, setup, samples, now_us=now_us, wall=wall)
     policy = make_policy(setup.policy, setup.options)
-    return Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+    server = Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+    server.idle.canaries = Canaries(setup.canary_ms * 1000)
+    return server
 
 
 class Recorded(Server):
@@ -79,6 +87,7 @@ class Recorded(Server):
         """`samples`: of a network, by its name, for those who ask what would have been."""
         policy = make_policy(setup.policy, setup.options)
         super().__init__(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+        self.idle.canaries = Canaries(setup.canary_ms * 1000)
         self._journal = journal
         self._samples = samples
         self._noted: set[str] = set()
@@ -94,11 +103,13 @@ class Recorded(Server):
         self._idle = None
         verdict, effects = super().submit(now_us, tenant, infer, wanted, payload)
         if self._journal.open:
-            if infer.network not in self._noted:
-                self._note_network(infer.network)
+            key = self.routes.key(tenant, infer.network)
+            if key not in self._noted:
+                self._note_network(key)
             said = verdict.code if isinstance(verdict, Refusal) else "accepted"
             asked, size = self._number(wanted), len(payload)
-            record = Submitted(now_us, tenant, infer.network, infer.id, asked, size, said, heard(effects))
+            alike = crc32(payload[:INPUT_BYTES_NOTED])
+            record = Submitted(now_us, tenant, key, infer.id, asked, size, said, heard(effects), alike)
             self._journal.write(record)
         return verdict, effects
 
@@ -140,21 +151,29 @@ class Recorded(Server):
         self._journal.tick(now_us)
         return effects
 
-    def worker_ready(self, now_us: int) -> None:
+    def worker_ready(self, now_us: int, keys: Collection[str] | None = None) -> None:
         """As `Server`."""
         self._idle = None
-        super().worker_ready(now_us)
+        super().worker_ready(now_us, keys)
         for name in self.networks:
             if name not in self._noted:
                 self._note_network(name)
-        self._journal.write(Ready(now_us))
+        self._journal.write(Ready(now_us, None if keys is None else tuple(keys)))
 
-    def worker_lost(self, now_us: int, ready_us: int) -> list[Effect]:
+    def worker_lost(
+        self, now_us: int, ready_us: int, keys: Collection[str] | None = None, *, blame: bool = True
+    ) -> list[Effect]:
         """As `Server`."""
         self._idle = None
-        effects = super().worker_lost(now_us, ready_us)
-        self._journal.write(Lost(now_us, ready_us, heard(effects)))
+        effects = super().worker_lost(now_us, ready_us, keys, blame=blame)
+        self._journal.write(Lost(now_us, ready_us, heard(effects), blame, None if keys is None else tuple(keys)))
         return effects
+
+    def forget(self, keys: Collection[str]) -> None:
+        """As `Server`."""
+        super().forget(keys)
+        self._noted.difference_update(keys)
+        self._journal.write(Retired(tuple(keys)))
 
     def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
         """As `Server`."""

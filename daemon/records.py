@@ -5,11 +5,13 @@ Role: the vocabulary of `server.py`. Nothing here does anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
-from ..clients.wire import Answer, Failure, Infer
+from ..clients.wire import Answer, Failure, Infer, Manage
 from ..policies.exits import Asked, ExitPlan
 from ..policies.view import Row, Run, Served, Waiting
 
@@ -63,9 +65,20 @@ class RunReturned(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="r
     run: int
 
 
+class Ran(NamedTuple):
+    """What ran for a request until a report: these steps one after the other, heads only if they `looked` at it."""
+
+    reported_us: int
+    looked: bool
+    steps: tuple[StepDone, ...]
+
+
 @dataclass(eq=False, slots=True)
 class Request:
-    """An accepted request that has not ended: what was asked, where it stands, what it has been charged."""
+    """An accepted request that has not ended: what was asked, where it stands, what it has been charged.
+
+    `suspect`: its input was running when a worker died, and it runs alone.
+    """
 
     tenant: str
     id: bytes
@@ -77,6 +90,7 @@ class Request:
     energy_mj: float | None = 0.0
     compute_us: int = 0
     batches: list[int] = field(default_factory=list)
+    ran: list[Ran] = field(default_factory=list)
     started_us: int | None = None
     label: int = -1
     confidence: float = 0.0
@@ -85,6 +99,7 @@ class Request:
     retries: int = 0
     late: bool = False
     dropped: bool = False
+    suspect: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +110,7 @@ class Flight:
     the part of it that deadlines need should be.
     `overdue_us`: when it has taken far too long. `ask_us`: the earliest time to ask, so that it still does what it
     must; `yield_at_us`: when it will be asked. `looked_ahead`: what could run behind it has been looked at.
-    `audit`: its rows are answered already, see `audits.py`.
+    `audit`: its rows are answered already, see `audits.py`; `canary`: nobody's, see `canary.py`.
     """
 
     run: Run
@@ -116,6 +131,16 @@ class Flight:
     yield_at_us: int | None = None
     looked_ahead: bool = False
     audit: bool = False
+    canary: bool = False
+
+
+class Trail(NamedTuple):
+    """The way of a request, for those who look at it later."""
+
+    infer: Infer
+    arrival_us: int
+    started_us: int | None
+    ran: Sequence[Ran]
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -125,6 +150,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     id: bytes
     reply: Answer | Failure
     tensor: bytes
+    trail: Trail | None = None
 
 
 class Yield(msgspec.Struct, frozen=True, gc=False):
@@ -140,9 +166,10 @@ class Forget(msgspec.Struct, frozen=True, gc=False):
 
 
 class Restart(msgspec.Struct, frozen=True, gc=False):
-    """Effect: the worker does not answer; kill it and start another."""
+    """Effect: the worker of the network with this key does not answer; kill it and start another."""
 
     reason: str
+    key: str
 
 
 class Alarm(msgspec.Struct, frozen=True, gc=False):
@@ -153,4 +180,18 @@ class Alarm(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Effect = Ended | Yield | Forget | Restart | Alarm
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """Effect: the operator should know this."""
+
+    text: str
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """Effect: somebody who may wants other networks served; who is told when they are."""
+
+    tenant: str
+    route: bytes
+    message: Manage
+
+
+Effect = Ended | Yield | Forget | Restart | Alarm | Told | Wanted

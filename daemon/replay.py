@@ -19,6 +19,7 @@ from ..policies.exits import Asked
 from ..policies.policy import PolicyError, make_policy
 from ..policies.view import Guard, Run, Served
 from ..profiles.costs import Costs
+from .canary import Canaries
 from .journal import read_journal
 from .journal_records import (
     Advanced,
@@ -36,6 +37,7 @@ from .journal_records import (
     Opened,
     Ready,
     Record,
+    Retired,
     Setup,
     Submitted,
     heard,
@@ -45,6 +47,8 @@ from .server import Server
 from .simulate import Outcome
 
 TENSORS = (TensorSpec("float32", (1,)),)
+# The part of a made-up input that tells it from others.
+INPUT_NOTED_BYTES = 4
 # A refused request gets no ticket; what it ended with is known at once.
 _Open = tuple[str, str, int, Bounds]
 
@@ -134,7 +138,9 @@ def core_of(setup: Setup) -> Server:
         policy = make_policy(setup.policy, setup.options)
     except PolicyError as error:
         raise JournalError(f"the journal's {error}") from error
-    return Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+    server = Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
+    server.idle.canaries = Canaries(setup.canary_ms * 1000)
+    return server
 
 
 def bounds_of(asked: Asked) -> Bounds:
@@ -180,6 +186,8 @@ class _Player:
                 self.server.networks[record.name] = served_of(record, self._setup)
             elif isinstance(record, AskedNoted):
                 self._asked.append(record.asked)
+            elif isinstance(record, Retired):
+                self.server.forget(record.keys)
             elif isinstance(record, Closed):
                 self.ended = record.reason
             elif isinstance(record, Opened):
@@ -201,7 +209,7 @@ class _Player:
             run = self.server.next(event.now_us)
             return None if run == event.run else self._differs(event, _run(event.run), _run(run))
         if isinstance(event, Ready):
-            self.server.worker_ready(event.now_us)
+            self.server.worker_ready(event.now_us, event.keys)
             return None
         said, effects = self._submit(event) if isinstance(event, Submitted) else ("", self._effects(event))
         for effect in effects:
@@ -222,14 +230,14 @@ class _Player:
         if isinstance(event, Labelled):
             told = event.tenant, event.network, event.proof
             return self.server.labelled(event.now_us, *told, wrong=event.wrong)
-        return self.server.worker_lost(event.now_us, event.ready_us)
+        return self.server.worker_lost(event.now_us, event.ready_us, event.keys, blame=event.blame)
 
     def _submit(self, event: Submitted) -> tuple[str, list[Effect]]:
         wanted = self._asked_by(event)
         bounds = bounds_of(wanted)
         self._start_us = event.now_us if self._start_us is None else self._start_us
         infer = Infer(VERSION, event.id, event.network, TENSORS, bounds)
-        payload = self._payload[: event.payload_bytes]
+        payload = _payload(event, self._payload)
         verdict, effects = self.server.submit(event.now_us, event.tenant, infer, wanted, payload)
         if isinstance(verdict, Refusal):
             self.outcomes.append(
@@ -253,6 +261,14 @@ class _Player:
 
     def _differs(self, event: Event, then: str, now: str) -> Difference:
         return Difference(self.events, self._now_us, _what(event), then, now)
+
+
+def _payload(event: Submitted, zeros: memoryview) -> bytes | memoryview:
+    """An input as long as that one was, and like others where it was like them."""
+    size = event.payload_bytes
+    if size < INPUT_NOTED_BYTES:
+        return zeros[:size]
+    return event.input.to_bytes(INPUT_NOTED_BYTES, "little") + bytes(size - INPUT_NOTED_BYTES)
 
 
 def _what(event: Event) -> str:

@@ -10,7 +10,7 @@ Does not: know sockets, clocks, threads, files, engines or randomness. Messages,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..clients.wire import Answer, Infer, Proof, Refusal, Stop
 from ..policies.exits import Asked, as_conditions
@@ -23,10 +23,13 @@ from .backlog import Backlog
 from .booking import book_steps
 from .config import Limits
 from .device import Device, flight_of, pays_ahead
-from .endings import answer, crashed, decide, failure, give_up_us
+from .endings import answer, decide, failure, give_up_us
+from .idle import Idle
 from .intake import Intake
 from .ledger import Ledger
+from .losses import Losses, Parts
 from .preemption import preempt
+from .quarantine import Quarantine, refused
 from .records import (
     Effect,
     Ended,
@@ -42,6 +45,7 @@ from .records import (
     Yield,
 )
 from .requests import Requests
+from .routes import Routes
 
 
 class Server:
@@ -59,7 +63,9 @@ class Server:
 
         `tenants`: what the operator promises each.
         """
+        # By key, which for most is the name; `routes` says which of several of one name a tenant's requests go to.
         self.networks: dict[str, Served] = {}
+        self.routes = Routes()
         self.ledger = Ledger({} if tenants is None else tenants)
         self.policy = make_policy("stage-edf") if policy is None else policy
         self._limits = limits
@@ -71,6 +77,10 @@ class Server:
         self._device = Device(limits, 0 if self.policy.reactive else ahead_us, yields=self.policy.preempts)
         self._intake = Intake(limits, self._backlog, self._device, self.policy, self.ledger)
         self.assurance = Assurance(limits, audits=self.policy.preempts)
+        self.quarantine = Quarantine(limits)
+        parts = Parts(limits, self._requests, self._backlog, self._device, self.assurance, self.quarantine)
+        self.idle = Idle(self._device, self.assurance, self.quarantine)
+        self._losses = Losses(parts, self._end, self._answer)
         self._tickets = self._runs = 0
         self._ask_us = NEVER_US
 
@@ -81,13 +91,18 @@ class Server:
         return len(self._requests.open)
 
     @property
+    def parked_count(self) -> int:
+        """How many requests wait for a worker that is away while others serve on."""
+        return self._backlog.parked_count
+
+    @property
     def busy(self) -> bool:
         """Whether the device has a run."""
         return self._device.running is not None
 
     def can_run(self, now_us: int) -> bool:
         """Whether `next` may give a run: somebody waits, and the device is ready for another."""
-        wanted = bool(self._waiting) or (not self.busy and self.assurance.audits.wake_at() <= now_us)
+        wanted = bool(self._waiting) or (not self.busy and self.idle.due_at() <= now_us)
         return wanted and self._device.start_us(now_us) is not None
 
     def view(self) -> View:
@@ -100,8 +115,9 @@ class Server:
         return None if flight is None else flight.run.network
 
     def payloads(self, run: Run) -> list[Payload]:
-        """The inputs of a run just chosen, in row order; none where it does not start at segment 0."""
-        return [self._requests.open[row.ticket].payload for row in run.rows] if run.first == 0 else []
+        """The inputs of a run just chosen, in row order; none where it does not start at segment 0, or is a canary."""
+        requests = self._requests.open
+        return [requests[row.ticket].payload for row in run.rows if row.ticket in requests] if run.first == 0 else []
 
     def wake_at(self) -> int:
         """When `expire` or `next` has something to do next; NEVER_US when nothing is due."""
@@ -109,7 +125,7 @@ class Server:
         if self._waiting:
             wake_us = min(wake_us, self._device.post_at(), self._ask_us)
         elif not self.busy:
-            wake_us = self.assurance.audits.wake_at()
+            wake_us = self.idle.due_at()
         return min(wake_us, self._requests.due_at())
 
     # ---- events
@@ -123,14 +139,18 @@ class Server:
             A refusal with an offer, or the ticket of the accepted request; and effects.
         """
         self.learn()
-        account, served = self.ledger.account(tenant), self.networks[infer.network]
+        account, served = self.ledger.account(tenant), self.networks[self.routes.key(tenant, infer.network)]
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
         wanted = self.assurance.terms(tenant, infer.network, wanted)
-        self.assurance.audits.stir(now_us)
+        self.idle.stir(now_us)
         self._tickets += 1
         queued_bytes = self._requests.queued_bytes(tenant) + len(payload)
         newcomer = self._intake.newcomer(now_us, tenant, served, self._tickets)
+        barred = self.quarantine.refusal(now_us, tenant, served, payload)
+        if barred is not None:
+            self.ledger.refuse(tenant, missed=False)
+            return refused(infer.id, barred), []
         full = self._intake.full(account, queued_bytes, infer)
         verdict = self._intake.plan(now_us, infer, wanted, newcomer) if full is None else full
         if isinstance(verdict, Refusal):
@@ -138,7 +158,9 @@ class Server:
         chosen, waiting = verdict
         waiting.audit = self.assurance.drawn(infer.id, chosen)
         self.ledger.accept(now_us, tenant, wanted, waiting)
-        self._requests.add(Request(tenant, infer.id, infer, payload, wanted, chosen, waiting))
+        request = Request(tenant, infer.id, infer, payload, wanted, chosen, waiting)
+        self.quarantine.suspects(now_us, request)
+        self._requests.add(request)
         self._backlog.add(waiting)
         self._device.look_again()
         if wanted.latency_ms is not None:
@@ -156,12 +178,18 @@ class Server:
     def next(self, now_us: int) -> Run | None:
         """The next run for a device that is idle or about to be, or None; the caller posts it."""
         self._ask_us = NEVER_US
-        if not self._waiting:
-            return self._next_audit(now_us)
         start_us = self._device.start_us(now_us)
         if start_us is None:
             return None
         self.learn()
+        waited = bool(self._waiting)
+        flight = None if self.busy else self.idle.flight(self._runs + 1, now_us, self.networks, waited=waited)
+        if flight is not None:
+            self._runs += 1
+            self._device.post(flight)
+            return flight.run
+        if not waited:
+            return None
         choice = self.policy.choose(self._backlog.view(), start_us, self._runs + 1)
         if choice is not None:
             self._drop(choice)
@@ -177,16 +205,18 @@ class Server:
         flight = self._device.find(done.run)
         if flight is None:
             return []
+        if flight.canary:
+            return self.idle.told(now_us, flight, done) + Server.expire(self, now_us)
         if isinstance(done, RunReturned):
             self._device.over(flight, now_us)
             for request in self._requests.of(flight):
-                self._put_back(request)
+                self._losses.put_back(request)
             if flight.audit:
                 self.assurance.audits.back(flight.rows)
             # Part of this event, not one of its own: `Recorded` notes each event once.
             return Server.expire(self, now_us)
         if isinstance(done, RunFailed):
-            return self._run_failed(now_us, flight, done)
+            return self._losses.failed(now_us, flight, done) + Server.expire(self, now_us)
         book_steps(now_us, flight, done, requests=self._requests.open, ledger=self.ledger)
         effects = self.assurance.rows_done(now_us, flight, done) if flight.audit else list[Effect]()
         size = len(done.logits) // len(done.rows) if done.rows else 0
@@ -195,9 +225,11 @@ class Server:
             effects += self._row_done(now_us, flight, done, row, logits)
         if done.finished and flight.rows:
             # The device keeps the run, so that its rows are not lost with the worker.
-            effects.append(Restart(f"run {flight.run.id} ended without {len(flight.rows)} of its rows"))
+            effects.append(Restart(f"run {done.run} ended without {len(flight.rows)} of its rows", flight.run.network))
         elif done.finished:
             self._device.done(flight, now_us)
+        else:
+            self._device.passed(flight, done.exit, now_us)
         return effects
 
     def expire(self, now_us: int) -> list[Effect]:
@@ -211,31 +243,46 @@ class Server:
             flight.yield_at_us, flight.yielding = None, True
             effects.append(Yield(flight.run.id))
         if flight is not None and now_us >= flight.overdue_us:
-            took_ms = (now_us - flight.posted_us) // 1000
-            effects.append(Restart(f"run {flight.run.id} of {flight.run.network} has taken {took_ms} ms"))
+            took_ms, run = (now_us - flight.posted_us) // 1000, flight.run
+            effects.append(Restart(f"run {run.id} of {run.network} has taken {took_ms} ms", run.network))
         return effects
 
-    def worker_ready(self, now_us: int) -> None:
-        """The device can take runs."""
+    def worker_ready(self, now_us: int, keys: Collection[str] | None = None) -> None:
+        """The device can take runs; of the networks with these `keys` where there are several workers."""
+        for key in keys or ():
+            self.networks[key].away_until_us = 0
+        self._backlog.unpark(keys or ())
         self._device.up(now_us)
+        self.idle.canaries.stir(now_us)
 
-    def worker_lost(self, now_us: int, ready_us: int) -> list[Effect]:
-        """The worker died with all features; `ready_us`: when the next one is expected to be ready.
+    def worker_lost(
+        self, now_us: int, ready_us: int, keys: Collection[str] | None = None, *, blame: bool = True
+    ) -> list[Effect]:
+        """The worker is gone with all features; `ready_us`: when the next one is expected to be ready.
 
-        What was in flight runs again if its bound and `retries_max` allow, else it gets the answer it already has, or
-        a typed error. What merely waited keeps waiting.
+        What was in flight runs again, alone, if its bound and `retries_max` allow, else it gets the answer it already
+        has, or a typed error. What merely waited keeps waiting. `blame`: it died, perhaps of what was in flight.
+        `keys`: of the networks it had, where other workers go on with others.
         """
         self.learn()
-        running, posted = self._device.lost(ready_us)
-        effects: list[Effect] = []
-        self._backlog.restart()
-        self.assurance.lost()
-        for request in self._requests.of(running):
-            effects += self._rerun(now_us, request, ready_us)
-        for request in self._requests.of(posted):
-            request.waiting.move_to(0)
-            self._put_back(request)
-        return effects
+        for key in keys or ():
+            self.networks[key].away_until_us = ready_us
+        return self._losses.lost(now_us, ready_us, keys, blame=blame)
+
+    def open_of(self, keys: Collection[str]) -> int:
+        """How much of the networks with these keys has not ended: requests, and runs that are nobody's."""
+        runs = sum(flight.run.network in keys for flight in self._device.flights())
+        return runs + sum(request.waiting.served.key in keys for request in self._requests.open.values())
+
+    def forget(self, keys: Collection[str]) -> None:
+        """These networks are served no more; nothing of theirs is open."""
+        self.assurance.lost(self.assurance.audits.of(keys))
+        for key in keys:
+            self.idle.canaries.forget(key)
+            self.quarantine.forget(key)
+            gone = self.networks.pop(key)
+            if all((other.name, other.version) != (gone.name, gone.version) for other in self.networks.values()):
+                self.assurance.renew(gone.name)
 
     def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
         """A tenant has said what the right label of an answer was, and so whether it was `wrong`."""
@@ -253,17 +300,6 @@ class Server:
             self._backlog.remove(waiting)
             self._requests.open[waiting.ticket].dropped = True
             self._requests.due(0, waiting.ticket)
-
-    def _next_audit(self, now_us: int) -> Run | None:
-        """With nobody waiting and nothing running: answers to look at again."""
-        audits = self.assurance.audits
-        if self.busy or audits.wake_at() > now_us or self._device.start_us(now_us) is None:
-            return None
-        self.learn()
-        flight = audits.flight(self._runs + 1, now_us)
-        self._runs += 1
-        self._device.post(flight)
-        return flight.run
 
     def _post(self, choice: Choice, now_us: int, start_us: int) -> Run:
         self._runs += 1
@@ -315,32 +351,7 @@ class Server:
             return effects + self.assurance.hold(request)
         return [*effects, Forget((row.ticket,))] if held else effects
 
-    def _run_failed(self, now_us: int, flight: Flight, failed: RunFailed) -> list[Effect]:
-        """A run the engine refused: rows that shared it are tried again alone, a lone one ends with an error."""
-        self._device.over(flight, now_us)
-        effects: list[Effect] = []
-        if flight.audit:
-            self.assurance.lost(flight.rows)
-        for request in self._requests.of(flight):
-            if len(flight.run.rows) == 1:
-                effects += self._end(request, failure(request, "engine", failed.message), forget=True)
-            else:
-                request.waiting.alone = True
-                request.waiting.move_to(0)
-                self._put_back(request)
-        return effects + Server.expire(self, now_us)
-
-    # ---- deadlines and losses
-
-    def _put_back(self, request: Request) -> None:
-        """Into the queue again, from a run that did not happen; what came due meanwhile is due again."""
-        waiting, latency_ms = request.waiting, request.asked.latency_ms
-        self._backlog.add(waiting)
-        self._device.look_again()
-        if waiting.optional:
-            self._requests.due(give_up_us(waiting, self._hold_us), waiting.ticket)
-        elif latency_ms is not None:
-            self._requests.due(waiting.arrival_us + int(latency_ms * 1000), waiting.ticket)
+    # ---- deadlines
 
     def _time_is_up(self, now_us: int, request: Request) -> list[Effect]:
         """A deadline has passed in the queue, or the last time at which going deeper could have begun."""
@@ -371,18 +382,6 @@ class Server:
         self._backlog.add(waiting)
         return []
 
-    def _rerun(self, now_us: int, request: Request, ready_us: int) -> list[Effect]:
-        waiting = request.waiting
-        waiting.move_to(0)
-        request.retries += 1
-        needs_us = waiting.served.time_us(0, waiting.mandatory, 1)
-        if request.retries <= self._limits.retries_max and ready_us + needs_us <= waiting.deadline_us:
-            self._put_back(request)
-            return []
-        if waiting.last_reached >= 0 and request.asked.on_miss == "answer":
-            return self._end(request, self._answer(request, "deadline", now_us), forget=False)
-        return self._end(request, crashed(request, self._limits.retries_max), forget=False)
-
     # ---- ending
 
     def _answer(self, request: Request, stop: Stop, now_us: int) -> Ended:
@@ -392,6 +391,8 @@ class Server:
         """The only place where a request ends."""
         ticket = request.waiting.ticket
         self._requests.remove(request)
+        if request.suspect and isinstance(ended.reply, Answer):
+            self.quarantine.cleared(request)
         self.ledger.end(request.tenant, request.waiting, ended.reply)
         self._backlog.view().scarcity.ended(request.waiting, ended.reply)
         # The worker holds nothing of a request that never ran.

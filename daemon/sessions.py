@@ -65,6 +65,10 @@ class Sessions:
             self._by_route.move_to_end(route)
         return session
 
+    def forget(self, route: bytes) -> None:
+        """Whoever speaks on this connection must say hello again."""
+        self._by_route.pop(route, None)
+
     def open(self, client: str, route: bytes, bounds: Bounds, now_us: int) -> Session:
         """Start or resume a session. Beyond `sessions_max` the one silent for longest is forgotten.
 

@@ -22,7 +22,7 @@ from ..policies.exits import Asked, asked
 from ..policies.policy import Policy
 from ..policies.rates import Terms
 from ..policies.view import NEVER_US, Row, Run, Served
-from .behaviour import Behaviour
+from .behaviour import PAYLOAD, Behaviour, payload_of
 from .config import Limits
 from .invariants import Watch
 from .noise import Noise, NoiseSpec
@@ -32,7 +32,7 @@ from .server import Server
 # What an action returns that the core learnt nothing of.
 UNTOLD = object()
 # Four classes of float32: nobody looks at what they hold.
-LOGITS, PAYLOAD = bytes(16), b"\0\0\0\0"
+LOGITS = bytes(16)
 TENSORS = (TensorSpec("float32", (1,)),)
 
 
@@ -326,7 +326,7 @@ class Simulation:
         wanted = self._asked.get(bounds)
         if wanted is None:
             wanted = self._asked[bounds] = asked(bounds)
-        verdict, effects = self.server.submit(self.now_us, tenant, infer, wanted, PAYLOAD)
+        verdict, effects = self.server.submit(self.now_us, tenant, infer, wanted, payload_of(request_id))
         self._judged(tenant, infer, wanted, verdict, sample)
         if effects:
             self._take(effects)

@@ -1,91 +1,216 @@
-"""Tenants' endpoints: one directory, one ROUTER, one socket file each, in a runtime directory held by a lock.
+"""Tenants' endpoints: one directory and one door each, and one doorkeeper for all.
 
-Role: everything that touches ZeroMQ in the daemon, with the settings that were found to matter, and the lock file that
-keeps a second daemon from stealing the sockets (binding an ipc path silently takes it over).
-Does not: understand messages.
+Role: everything of ZeroMQ in the daemon but the sockets' own options (door.py): handshakes, messages in and out, and
+when a door is shut, opened or not read for a while. Flow of a turn: `attend` where `wants` says so, then `receive`.
+Does not: understand messages, or decide who may come in (rights.py).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
+import resource
+import select
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 
 from ..clients.places import endpoint_path
-from ..clients.wire import HEADER_BYTES_MAX
+from ..profiles.board import resident_bytes
 from .config import Limits
+from .door import Door, Place
+from .guard import MemoryGuard
+from .memory import give_back
+from .rights import IPC, TCP, Rights, TenantConfig
+from .runtime_lock import AlreadyRunning as AlreadyRunning
+from .runtime_lock import RuntimeLock as RuntimeLock
+from .socket_modes import EndpointError as EndpointError
+from .zap import ADDRESS, Doorkeeper
 
 # A message has a route, perhaps an empty delimiter (REQ), a header and at most one tensor; more parts are dropped.
 PARTS_MAX = 4
-_DEALER, _REQ = b"D", b"R"
+# The first byte of a route: by which of a tenant's doors it came, and whether it is REQ's.
+_KINDS = {IPC: (b"D", b"R"), TCP: (b"d", b"r")}
+_TRANSPORT = {kind: transport for transport, kinds in _KINDS.items() for kind in kinds}
+_REQ = frozenset(kinds[1] for kinds in _KINDS.values())
 # As plain numbers: pyzmq's flags are enums, and `&` or `|` of those takes a microsecond for every part of a message.
 _POLLIN, _DONTWAIT, _SNDMORE = int(zmq.POLLIN), int(zmq.DONTWAIT), int(zmq.SNDMORE | zmq.DONTWAIT)
+# Handshakes answered in one turn: 0.1 ms each (0.75 with CURVE, most of it the library's), so that requests go on.
+HANDSHAKES_MAX = 8
+# Descriptors the daemon needs beside connections; and per door: socket, monitor and its other end, listener.
+DESCRIPTORS_KEPT, DESCRIPTORS_PER_DOOR, DESCRIPTORS_MAX = 128, 6, 65_536
+# How often memory is looked at while somebody is connected, and how soon again once it grows.
+LOOK_US, LOOK_AGAIN_US = 50_000, 5_000
+REFRESH_US = 1_000_000
+NEVER_US = 2**62
 
 
-class AlreadyRunning(RuntimeError):
-    """Another daemon holds this runtime directory."""
+class Listener(NamedTuple):
+    """For tenants over tcp: `tcp://HOST`, to which each one's port is added, and the daemon's secret key."""
+
+    host: str
+    secret_key: bytes
 
 
-class EndpointError(RuntimeError):
-    """A directory or socket cannot be made: which, why, what to do."""
+class Arrived(NamedTuple):
+    """A message: the way back, who sent it (as its handshake was judged), and its frames."""
+
+    route: bytes
+    user: str
+    frames: list[bytes | memoryview]
 
 
-class RuntimeLock:
-    """Held from before the first bind until the process ends; the kernel lets go of it whatever happens."""
+class Attended(NamedTuple):
+    """What there is to do beside messages: lines to log, and (tenant, route) of users whose rights have ended."""
 
-    def __init__(self, directory: Path) -> None:
-        """Make the directory, owned and mode 0711 or stricter, and take its lock.
-
-        Raises:
-            AlreadyRunning: another process holds it. EndpointError: the directory cannot be used.
-        """
-        try:
-            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise EndpointError(
-                f"cannot use {directory}: {error.strerror}; name another with --runtime-dir or make it writable"
-            ) from error
-        if directory.stat().st_uid != os.getuid():
-            os.close(self._fd)
-            raise EndpointError(f"{directory} belongs to another user; name another with --runtime-dir")
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._fd)
-            raise AlreadyRunning(
-                f"another delen daemon runs in {directory}; stop it, or use another --runtime-dir"
-            ) from error
-
-    def release(self) -> None:
-        os.close(self._fd)
+    notes: list[str]
+    lost: list[tuple[str, bytes]]
 
 
 class Endpoints:
-    """All tenants' ROUTER sockets, bound."""
+    """All tenants' doors, bound."""
 
-    def __init__(self, directory: Path, tenants: Sequence[str], limits: Limits) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        tenants: Sequence[TenantConfig],
+        limits: Limits,
+        rights: Rights,
+        tcp: Listener | None = None,
+    ) -> None:
+        """Bind all. Raises EndpointError."""
+        self._directory = directory
+        self._limits = limits
+        self._rights = rights
+        self._tcp = tcp
         self._context = zmq.Context(io_threads=1)
-        self._context.set(zmq.MAX_SOCKETS, max(1023, limits.tenants_max + 16))
-        self._sockets: dict[str, zmq.Socket[bytes]] = {}
-        self._paths = {tenant: endpoint_path(directory, tenant) for tenant in tenants}
+        # Each door is three sockets to the library: its own, and both ends of its monitor.
+        self._context.set(zmq.MAX_SOCKETS, max(1023, 6 * limits.tenants_max + 16))
+        self._doors: dict[tuple[str, str], Door] = {}
+        self._poller: zmq.Poller | None = None
+        self._paused: dict[str, int] = {}
+        self._monitors = select.epoll()
+        self._by_monitor: dict[int, Door] = {}
+        self._keeper = Doorkeeper(rights)
+        self._to_give_back = False
+        self._memory = MemoryGuard(limits.memory_growth_bytes_max)
+        self._connections_max = _connections_max(limits, 2 * len(tenants))
+        self._due_us = self._refresh_us = self._look_us = 0
+        self._generation = rights.generation
+        # Before any door: without an answer nobody comes in.
+        self._zap = self._context.socket(zmq.ROUTER)
+        self._zap.linger = 0
+        self._zap.bind(ADDRESS)
         try:
-            for tenant, path in self._paths.items():
-                self._sockets[tenant] = self._bind(path, limits)
+            for tenant in tenants:
+                self._open(tenant)
         except EndpointError:
             self.close()
             raise
 
-    def sockets(self) -> dict[str, zmq.Socket[bytes]]:
-        """Tenant to socket, for polling."""
-        return self._sockets
+    def allows(self, tenant: str, user: str) -> bool:
+        """Whether a message of this user may be read; asked for every one."""
+        return self._rights.allows(tenant, user)
 
-    def receive(self, tenant: str, count_max: int) -> Iterator[tuple[bytes, list[bytes | memoryview]]]:
-        """What has arrived for a tenant, at most `count_max` messages: route, and frames with the tensor not copied."""
-        socket = self._sockets[tenant]
+    def doors(self) -> list[Door]:
+        """Those that may be read just now."""
+        if not self._paused:
+            return list(self._doors.values())
+        return [door for door in self._doors.values() if door.tenant not in self._paused]
+
+    def door(self, tenant: str, transport: str = IPC) -> Door:
+        """One door. Raises KeyError: there is none."""
+        return self._doors[tenant, transport]
+
+    def notes(self) -> list[str]:
+        """What the operator should know of how doors were bound; told once."""
+        found = [note for door in self._doors.values() for note in door.notes]
+        for door in self._doors.values():
+            door.notes.clear()
+        return found
+
+    # ---- who may come in
+
+    def watch(self, poller: zmq.Poller) -> None:
+        """Have this poller wait for messages, handshakes and connections from now on."""
+        self._poller = poller
+        poller.register(self._zap, zmq.POLLIN)
+        poller.register(self._monitors.fileno(), zmq.POLLIN)
+        for door in self._doors.values():
+            poller.register(door.socket, zmq.POLLIN)
+
+    def change(self, tenants: Sequence[TenantConfig], limits: Limits, wall_s: float) -> None:
+        """Serve these tenants from now on: open and close doors, keep those that stay with all their connections.
+
+        Raises EndpointError: one cannot be bound; those new before it are open, all old ones still are.
+        """
+        self._limits = limits
+        names = {tenant.name: tenant for tenant in tenants}
+        for tenant in tenants:
+            for transport in (IPC, TCP):
+                known = self._doors.get((tenant.name, transport))
+                place = self._place(tenant, transport)
+                if known is not None and place is not None and known.place != place:
+                    # Another port: it cannot have both.
+                    self._shut_for_good(tenant.name, transport)
+            self._open(tenant)
+        self._rights.change(tenants, wall_s)
+        for (name, transport), door in list(self._doors.items()):
+            stays = names.get(name)
+            if stays is None or self._place(stays, transport) is None:
+                self._shut_for_good(name, transport)
+            else:
+                door.change(stays, limits)
+        self._connections_max = _connections_max(limits, len(self._doors))
+        self._due_us = 0
+
+    def pause(self, tenant: str, until_us: int) -> None:
+        """Read nothing from this tenant until then; what it sends waits in its own queues."""
+        paused, self._paused[tenant] = tenant in self._paused, until_us
+        if paused:
+            return
+        for door in self._of(tenant):
+            if self._poller is not None:
+                self._poller.unregister(door.socket)
+        self._due_us = min(self._due_us, until_us)
+
+    def wake_at(self) -> int:
+        """When `attend` is due though nothing happens; NEVER_US when nobody is connected."""
+        return self._due_us
+
+    def wants(self, ready: Container[object], now_us: int) -> bool:
+        """Whether to call `attend` in this turn; `ready`: what the poller found."""
+        return now_us >= self._due_us or self._zap in ready or self._monitors.fileno() in ready
+
+    def attend(self, now_us: int, wall_s: float) -> Attended:
+        """Answer handshakes, count connections, shut and open doors, let keys begin and end."""
+        notes: list[str] = []
+        self._handshakes(now_us, notes)
+        for fd, _ in self._monitors.poll(0):
+            self._by_monitor[fd].unread = True
+        doors = list(self._doors.values())
+        for door in doors:
+            _add(notes, door.attend(now_us) if door.unread else None)
+            _add(notes, door.reopen(now_us))
+        while (total := sum([len(door.guard.fds) for door in doors])) > self._connections_max:
+            fullest = max(doors, key=lambda door: len(door.guard.fds))
+            notes.append(fullest.shut(now_us, f"the most of {total} connections (connections_total_max)"))
+        if now_us >= self._look_us:
+            self._look(now_us, doors, notes)
+        if now_us >= self._refresh_us:
+            self._rights.refresh(wall_s)
+            self._refresh_us = now_us + REFRESH_US
+        for tenant in [name for name, until_us in self._paused.items() if now_us >= until_us]:
+            self._go_on(tenant)
+        self._due_us = self._next_us(doors)
+        return Attended(notes, self._lost())
+
+    # ---- messages
+
+    def receive(self, door: Door, count_max: int) -> Iterator[Arrived]:
+        """What has arrived at a door, at most `count_max` messages; tensors are not copied."""
+        socket = door.socket
+        dealer, req = _KINDS[door.transport]
         for position in range(count_max):
             # The first is there, the poller said so. Whether there are more is asked: that is cheaper than being told
             # by an exception, which every turn would end with.
@@ -95,10 +220,13 @@ class Endpoints:
                 identity = socket.recv(_DONTWAIT)
             except zmq.Again:
                 return
-            # The header is small and wanted as bytes. What comes after an identity is there with it.
-            header, kind, more = socket.recv(), _DEALER, socket.getsockopt(zmq.RCVMORE)
+            # What comes after an identity is there with it. The header is small and wanted as bytes.
+            frame = socket.recv(copy=False)
+            kind, header, more = dealer, frame.bytes, frame.more
             if more and not header:
-                header, kind, more = socket.recv(), _REQ, socket.getsockopt(zmq.RCVMORE)
+                frame = socket.recv(copy=False)
+                kind, header, more = req, frame.bytes, frame.more
+            user = _user_of(frame)
             frames: list[bytes | memoryview] = [header]
             while more:
                 # A tensor may be large and is left where ZeroMQ put it.
@@ -106,14 +234,21 @@ class Endpoints:
                 more = frame.more
                 if len(frames) < PARTS_MAX:
                     frames.append(frame.buffer)
-            yield kind + identity, frames
+            route = kind + identity
+            door.delivered += 1
+            door.heard(route, user)
+            yield Arrived(route, user, frames)
 
     def send(self, tenant: str, route: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Hand a message to the socket; False when its reader is gone or too slow (the answer stays fetchable)."""
-        socket = self._sockets[tenant]
+        kind = route[:1]
+        door = self._doors.get((tenant, _TRANSPORT[kind]))
+        if door is None:
+            return False
+        socket = door.socket
         try:
             socket.send(route[1:], _SNDMORE)
-            if route[:1] == _REQ:
+            if kind in _REQ:
                 socket.send(b"", _SNDMORE)
             for frame in frames[:-1]:
                 socket.send(frame, _SNDMORE)
@@ -126,36 +261,139 @@ class Endpoints:
 
     def close(self) -> None:
         """Close all and remove their socket files; what was handed to ZeroMQ gets a second to leave."""
-        for socket in self._sockets.values():
-            socket.close(linger=1000)
+        for door in self._doors.values():
+            door.close(linger_ms=1000)
+        self._zap.close()
+        self._monitors.close()
         self._context.term()
-        for tenant in self._sockets:
-            self._paths[tenant].unlink(missing_ok=True)
+        for door in self._doors.values():
+            door.forget()
 
-    def _bind(self, path: Path, limits: Limits) -> zmq.Socket[bytes]:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The lock is held, so a socket file here is a dead daemon's; anything else is not ours to delete.
-            if path.is_socket():
-                path.unlink()
-            elif path.exists() or path.is_symlink():
-                raise EndpointError(f"{path} is in the way and no socket; move it away")
-        except OSError as error:
-            raise EndpointError(f"cannot make {path.parent}: {error.strerror}") from error
-        socket = self._context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, limits.payload_bytes_max + HEADER_BYTES_MAX)
-        socket.setsockopt(zmq.SNDHWM, limits.send_queue_max)
-        socket.setsockopt(zmq.RCVHWM, limits.receive_count_max)
-        socket.setsockopt(zmq.BACKLOG, limits.connections_backlog)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        before = os.umask(0o177)
-        try:
-            socket.bind(f"ipc://{path}")
-        except zmq.ZMQError as error:
-            socket.close()
-            raise EndpointError(f"cannot bind {path}: {error.strerror}") from error
-        finally:
-            os.umask(before)
-        return socket
+    # ----
+
+    def _open(self, tenant: TenantConfig) -> None:
+        """Bind what this tenant has no door for yet."""
+        for transport in (IPC, TCP):
+            place = self._place(tenant, transport)
+            if place is None or (tenant.name, transport) in self._doors:
+                continue
+            door = Door(self._context, tenant, place, self._limits)
+            self._doors[tenant.name, transport] = door
+            fd = int(door.monitor.getsockopt(zmq.FD))
+            self._monitors.register(fd, select.EPOLLIN)
+            self._by_monitor[fd] = door
+            if self._poller is not None:
+                self._poller.register(door.socket, zmq.POLLIN)
+
+    def _place(self, tenant: TenantConfig, transport: str) -> Place | None:
+        if transport == IPC:
+            return Place(IPC, str(endpoint_path(self._directory, tenant.name)))
+        # Also without a key: who is connected when the last one is revoked is told so.
+        if self._tcp is None or tenant.tcp_port is None:
+            return None
+        return Place(TCP, f"{self._tcp.host}:{tenant.tcp_port}", self._tcp.secret_key)
+
+    def _shut_for_good(self, tenant: str, transport: str) -> None:
+        door = self._doors.pop((tenant, transport))
+        if self._poller is not None and tenant not in self._paused:
+            self._poller.unregister(door.socket)
+        if not self._of(tenant):
+            self._paused.pop(tenant, None)
+        fd = int(door.monitor.getsockopt(zmq.FD))
+        self._monitors.unregister(fd)
+        del self._by_monitor[fd]
+        door.close(linger_ms=1000)
+        door.forget()
+
+    def _of(self, tenant: str) -> list[Door]:
+        return [door for door in self._doors.values() if door.tenant == tenant]
+
+    def _go_on(self, tenant: str) -> None:
+        del self._paused[tenant]
+        for door in self._of(tenant):
+            if self._poller is not None:
+                self._poller.register(door.socket, zmq.POLLIN)
+
+    def _handshakes(self, now_us: int, notes: list[str]) -> None:
+        for _ in range(HANDSHAKES_MAX):
+            try:
+                frames = self._zap.recv_multipart(_DONTWAIT)
+            except zmq.Again:
+                return
+            reply, line = self._keeper.answer(now_us, frames)
+            if reply is not None:
+                self._zap.send_multipart(reply, _DONTWAIT)
+            _add(notes, line)
+
+    def _look(self, now_us: int, doors: Sequence[Door], notes: list[str]) -> None:
+        """Is somebody sending a message without end? See guard.py."""
+        self._look_us = now_us + LOOK_US
+        if self._to_give_back:
+            # The library has had time to free it.
+            give_back()
+            self._to_give_back = False
+        resident = resident_bytes()
+        if resident is None or not self._memory.grown(resident):
+            for door in doors:
+                door.delivered = 0
+            return
+        self._look_us = now_us + LOOK_AGAIN_US
+        by_name = {repr(door): door for door in doors}
+        suspects = self._memory.suspects(resident, {name: door.look() for name, door in by_name.items()})
+        said = "memory grows while it sends what is no whole message"
+        notes += [by_name[name].shut(now_us, said) for name in suspects]
+        if suspects:
+            self._look_us, self._to_give_back = now_us + LOOK_US, True
+
+    def _lost(self) -> list[tuple[str, bytes]]:
+        if self._generation == self._rights.generation:
+            return []
+        self._generation = self._rights.generation
+        lost: list[tuple[str, bytes]] = []
+        for door in self._doors.values():
+            gone = [route for route, user in door.users.items() if not self._rights.allows(door.tenant, user)]
+            for route in gone:
+                del door.users[route]
+                lost.append((door.tenant, route))
+        return lost
+
+    def _next_us(self, doors: Sequence[Door]) -> int:
+        times = [door.guard.open_at_us for door in doors if door.guard.open_at_us is not None]
+        times += self._paused.values()
+        if any(door.unread for door in doors):
+            return 0
+        if self._to_give_back or any(door.guard.fds for door in doors):
+            times.append(self._look_us)
+            times.append(self._refresh_us)
+        return min(times, default=NEVER_US)
+
+
+def _user_of(frame: zmq.Frame) -> str:
+    """Who sent a frame: what the handshake named them. "" where no handshake did, which then is nobody."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""
+
+
+def _connections_max(limits: Limits, door_count: int) -> int:
+    """How many connections all doors may have together, after the limit on descriptors was raised as far as it goes.
+
+    Raises EndpointError: there are not enough descriptors for these tenants at all.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    free = soft - DESCRIPTORS_KEPT - DESCRIPTORS_PER_DOOR * door_count
+    if free < door_count:
+        needed = soft - free + door_count
+        raise EndpointError(f"{soft} open files are too few for {door_count} endpoints; raise LimitNOFILE to {needed}")
+    # Half, for connections come faster than they are counted.
+    return min(limits.connections_total_max, max(1, free // 2))
+
+
+def _add(notes: list[str], line: str | None) -> None:
+    if line is not None:
+        notes.append(line)

@@ -1,6 +1,7 @@
 """The worker process: owns the engine and the device, does what the front says, and may die at any time.
 
-Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair.
+Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair; or
+`--socket PATH`, started by systemd, see `worker_service.py`.
 Loads and warms up networks, takes quick profiles, carries out runs. Nothing that matters lives only here.
 Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed |
 RunReturned. A second Post waits in the pipe while the first runs.
@@ -32,9 +33,11 @@ from ..profiles.schema import ProfileError
 from .arena import Arena
 from .engines import make_replay, make_runner
 from .execute import Executor, Network
-from .pipe import Attach, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, ToWorker, Up
+from .notify import Notifier
+from .pipe import Attach, Begin, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, ToWorker, Up
 from .pipe import Loaded as LoadedReply
 from .records import RunFailed
+from .worker_service import Alive, begin, connect
 
 # After a fault of the device nothing it says can be trusted: end, and let the front start a fresh process.
 EXIT_DEVICE = 70
@@ -52,8 +55,9 @@ class Settings(msgspec.Struct, frozen=True):
 class Worker:
     """One worker's state: the engine, what it has loaded, and the pipe to the front."""
 
-    def __init__(self, pipe: Pipe, settings: Settings) -> None:
+    def __init__(self, pipe: Pipe, settings: Settings | Begin, alive: Alive | None = None) -> None:
         self._pipe = pipe
+        self._alive = Alive() if alive is None else alive
         self._spin_us, self._spin_until_us = settings.spin_us, 0
         engine, device, threads = settings.engine, settings.device, settings.threads
         self._runner: Runner | None = None if engine == "replay" else make_runner(engine, device, threads)
@@ -69,11 +73,12 @@ class Worker:
                 self._spin_until_us = _clock_us() + self._spin_us
             elif isinstance(message, Drop):
                 self._attached().drop(message.tickets)
-            elif isinstance(message, Load):
-                self._load(message)
             else:
-                assert isinstance(message, Measure), "the front attaches the arena once"
-                self._measure(message)
+                assert isinstance(message, Load | Measure), "the front begins and attaches once"
+                self._alive.busy(f"loading {message.name}")
+                self._load(message) if isinstance(message, Load) else self._measure(message)
+                self._alive.done(f"runs {', '.join(self._attached().networks) or 'nothing'}")
+            self._alive.worked(_clock_us())
 
     def _receive(self) -> ToWorker:
         """The front's next message. Shortly after a run the next one is likely: look for it before going to sleep."""
@@ -82,6 +87,7 @@ class Worker:
                 return self._pipe.receive_at_worker(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 os.sched_yield()
+        self._alive.wait(self._pipe.fileno())
         return self._pipe.receive_at_worker()
 
     def _attached(self) -> Executor:
@@ -105,6 +111,10 @@ class Worker:
             runner = self._runner_for(message, bundle)
             loaded = runner.load(bundle, message.batch_max)
             _warm_up(loaded, bundle, message.batch_max)
+        except MemoryError:
+            said = f"no memory to load {message.name}; load fewer networks, or smaller ones"
+            self._pipe.send(Failed(message.name, "memory", said))
+            return
         except (BundleError, ProfileError) as error:
             self._pipe.send(Failed(message.name, "unsupported", str(error)))
             return
@@ -140,6 +150,8 @@ class Worker:
             executor.drop(message.drop)
             for done in executor.run(message.run):
                 self._pipe.send(done)
+        except MemoryError:
+            self._pipe.send(RunFailed(message.run.id, "memory", f"no memory for a batch of {len(message.run.rows)}"))
         except EngineFault as fault:
             if fault.kind == "device":
                 raise
@@ -152,13 +164,23 @@ def _meter(watts: float | None) -> Meter:
 
 
 def _warm_up(loaded: Loaded[object], bundle: Bundle, batch_max: int) -> None:
-    """Every segment and head once, alone and at full batch: no first request pays for lazy set-up."""
+    """Every segment and head once, alone and at full batch: no first request pays for lazy set-up.
+
+    It is the network's first canary too: whoever cannot say anything of an input of zeros is not served.
+
+    Raises:
+        EngineFault: `output`, or what the engine raises.
+    """
     manifest = bundle.manifest
+    classes = len(manifest.classes)
     for batch in (1, batch_max):
         features = loaded.place(np.zeros((batch, *manifest.input.shape), manifest.input.dtype))
         for index in range(len(manifest.segments)):
             features = loaded.segment(index, features)
-            loaded.head(index, features)
+            logits = loaded.head(index, features)
+            if logits.shape != (batch, classes) or not np.isfinite(logits).all():
+                said = f"head {index} gave {logits.shape} numbers for {batch} inputs of zeros, or some not finite"
+                raise EngineFault("output", f"{said}; expected ({batch}, {classes}). Export it again, and check it")
     loaded.finish()
 
 
@@ -168,12 +190,18 @@ def _clock_us() -> int:
 
 def main(arguments: list[str]) -> int:
     """Run until the front goes away. Exit codes: 0 the front closed, 70 the engine or device failed."""
-    fd, settings = arguments
-    # The terminal's interrupt is the front's to handle; it ends its worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe = Pipe(socket.socket(fileno=int(fd)))
+    how, said = arguments
+    if how == "--socket":
+        alive = Alive(Notifier.from_environment(os.environ, os.getpid()))
+        pipe = connect(Path(said), alive)
+    else:
+        # The terminal's interrupt is the front's to handle; it ends its worker.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        alive = Alive()
+        pipe = Pipe(socket.socket(fileno=int(how)))
     try:
-        worker = Worker(pipe, msgspec.json.decode(settings, type=Settings))
+        settings = begin(pipe) if how == "--socket" else msgspec.json.decode(said, type=Settings)
+        worker = Worker(pipe, settings, alive)
         worker.attach(*pipe.receive_attach())
         worker.serve()
     except PipeClosed:

@@ -26,8 +26,10 @@ MANIFEST_BYTES_MAX = 256 * 1024
 # An ONNX file is one protobuf message, and those end at 2 GiB.
 FILE_BYTES_MAX = 2 * 1024**3
 # What may lie beside the files that the manifest names: for readers, and profiles that the author measured.
-BESIDE = frozenset({"README", "README.md", "LICENSE", "LICENCE", "LICENSE.md", "LICENSE.txt", "profiles"})
+BESIDE = frozenset({"README", "README.md", "LICENSE", "LICENCE", "LICENSE.md", "LICENSE.txt", "profiles", "model.sig"})
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".dill", ".bin", ".ckpt"})
+# Whose work it is: `signatures.py`. It speaks of the other files, so the manifest cannot name it.
+SIGNATURE = "model.sig"
 INPUT, OUTPUT = "input", "output"
 
 
@@ -58,7 +60,7 @@ class Bundle:
             BundleError: it cannot be read, or is not what the manifest says.
         """
         expected = self.manifest.hashes()[file]
-        data = _read_file(self.directory, file, FILE_BYTES_MAX)
+        data = read_plain(self.directory, file, FILE_BYTES_MAX)
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
@@ -87,7 +89,7 @@ def load_bundle(directory: Path) -> Bundle:
     directory = directory.absolute()
     if not directory.is_dir():
         raise BundleError(f"{directory} is not a directory; a bundle is a directory with {MANIFEST}")
-    raw = _read_file(directory, MANIFEST, MANIFEST_BYTES_MAX)
+    raw = read_plain(directory, MANIFEST, MANIFEST_BYTES_MAX)
     try:
         manifest = read_manifest(raw)
     except ManifestFault as fault:
@@ -140,8 +142,8 @@ def _check_listing(bundle: Bundle) -> None:
             continue
         if entry not in BESIDE:
             raise BundleError(f"{path}: the manifest does not name it; remove it, or export the bundle again")
-        kind = os.lstat(path).st_mode
-        if not (stat.S_ISDIR(kind) if entry == "profiles" else stat.S_ISREG(kind)):
+        found = os.lstat(path)
+        if not (stat.S_ISDIR if entry == "profiles" else stat.S_ISREG)(found.st_mode):
             raise BundleError(
                 f"{path}: a link or special file; a bundle holds plain files only: put the file itself there"
             )
@@ -175,8 +177,12 @@ def _spell(port: Port) -> str:
     return f"{port.dtype}[{', '.join('?' if side is None else str(side) for side in port.shape)}]"
 
 
-def _read_file(directory: Path, file: str, bytes_max: int) -> bytes:
-    """Read a plain file of the bundle; a link, even one put there after the check, is not followed."""
+def read_plain(directory: Path, file: str, bytes_max: int) -> bytes:
+    """Read a plain file of the bundle; a link, even one put there after the check, is not followed.
+
+    Raises:
+        BundleError: it is missing, no plain file, has a second name, is too large, or cannot be read.
+    """
     path = directory / file
     try:
         # Without O_NONBLOCK opening a fifo would wait for ever.
@@ -187,10 +193,20 @@ def _read_file(directory: Path, file: str, bytes_max: int) -> bytes:
         if path.is_symlink():
             raise BundleError(f"{path} is a link; a bundle holds plain files only: put the file itself there") from None
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its owner and rights") from error
-    with os.fdopen(handle, "rb") as stream:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise BundleError(f"{path} is not a plain file; install or export the bundle again")
+        # With a second name somebody may write to it from elsewhere. Installers do so with what ships, from a cache.
+        if found.st_nlink != 1 and not path.is_relative_to(shipped_directory()):
+            raise BundleError(
+                f"{path} has {found.st_nlink} names (hard links); a bundle's files have one each: copy it with `cp -r`"
+            )
         if found.st_size > bytes_max:
             raise BundleError(f"{path} has {found.st_size} bytes; at most {bytes_max} are allowed")
-        return stream.read(bytes_max)
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            return stream.read(bytes_max)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; check its disk") from error
+    finally:
+        os.close(handle)

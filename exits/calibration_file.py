@@ -12,6 +12,8 @@ Does not: compute confidences (`calibrate.py`), or choose thresholds.
 from __future__ import annotations
 
 import io
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,16 @@ SAMPLES_MAX = 1_000_000
 TEMPERATURE_MAX = 1e6
 MEMBERS = {"doubt": np.dtype("<f2"), "correct": np.dtype(bool), "agrees": np.dtype(bool), "fit": np.dtype(bool)}
 NPY_HEADER_BYTES_MAX = 1024
+# As numpy has written it since .npy 1.0; matched, since numpy's own reader takes the header for Python.
+NPY_START = b"\x93NUMPY\x01\x00"
+NPY_HEADER = re.compile(
+    rb"\{'descr': '([<>|][a-zA-Z][0-9]{0,4})', 'fortran_order': (False|True), 'shape': \(([0-9, ]{0,64})\), \} *\n"
+)
+# The end of a zip's directory, without a comment after it or the form for files beyond 4 GiB in front of it: Python
+# would make an object of every entry before anybody could count them.
+ZIP_END, ZIP_END_BYTES, ZIP64_LOCATOR, ZIP64_LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
+ENTRIES_MAX, DIRECTORY_BYTES_MAX = 64, 8192
+ENCRYPTED = 1
 # A fixed date makes the same samples give the same bytes, and so the same hash.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -95,14 +107,29 @@ def read_own_calibration(data: bytes, exit_count: int) -> tuple[Calibration, tup
 
 
 def _columns(data: bytes, members: Mapping[str, np.dtype[Any]], exit_count: int) -> dict[str, npt.NDArray[Any]]:
+    _check_directory(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = sorted(archive.namelist())
             if names != sorted(f"{name}.npy" for name in members):
                 raise CalibrationFault(f"it holds {names!s:.200}; expected {', '.join(members)} as .npy, no more")
             return {name: _read_member(archive, name, dtype, exit_count) for name, dtype in members.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except CalibrationFault:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
         raise CalibrationFault(f"it is not a readable zip: {error}") from error
+
+
+def _check_directory(data: bytes) -> None:
+    """Bound a zip's entries before they are read. Raises CalibrationFault."""
+    end = data[-ZIP_END_BYTES:]
+    if not end.startswith(ZIP_END) or end[-2:] != b"\0\0":
+        raise CalibrationFault("it is not a readable zip: its directory is not at its end")
+    entries, size = int.from_bytes(end[10:12], "little"), int.from_bytes(end[12:16], "little")
+    if data[-ZIP_END_BYTES - ZIP64_LOCATOR_BYTES :].startswith(ZIP64_LOCATOR):
+        raise CalibrationFault("it is a zip for more than 4 GiB; expected a plain one")
+    if entries > ENTRIES_MAX or size > DIRECTORY_BYTES_MAX:
+        raise CalibrationFault(f"its directory has {entries} entries in {size} bytes; at most {ENTRIES_MAX} are read")
 
 
 def _calibration(columns: Mapping[str, npt.NDArray[Any]]) -> Calibration:
@@ -121,31 +148,44 @@ def _calibration(columns: Mapping[str, npt.NDArray[Any]]) -> Calibration:
 def _read_member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], exit_count: int) -> npt.NDArray[Any]:
     flat = name in ("fit", "temperatures")
     row_bytes = dtype.itemsize * (1 if flat else exit_count)
-    size = archive.getinfo(f"{name}.npy").file_size
+    entry = archive.getinfo(f"{name}.npy")
+    size = entry.file_size
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & ENCRYPTED:
+        raise CalibrationFault(
+            f"{name} is packed in a way (type {entry.compress_type}) that is not read; expected deflate"
+        )
     if size > SAMPLES_MAX * row_bytes + NPY_HEADER_BYTES_MAX:
         raise CalibrationFault(f"{name} unpacks to {size} bytes; at most {SAMPLES_MAX} samples are allowed")
-    with archive.open(f"{name}.npy") as stream:
+    with archive.open(entry) as stream:
         raw = stream.read(size + 1)
     if len(raw) != size:
         raise CalibrationFault(f"{name} unpacks to another size than the zip says")
-    member = io.BytesIO(raw)
-    try:
-        version = np.lib.format.read_magic(member)
-        if version != (1, 0):
-            raise CalibrationFault(f"{name} is .npy version {version}; expected (1, 0)")
-        shape, fortran, found = np.lib.format.read_array_header_1_0(member, max_header_size=NPY_HEADER_BYTES_MAX)
-    except (ValueError, SyntaxError) as error:
-        raise CalibrationFault(f"{name} is not a readable .npy: {error}") from error
-    if found != dtype or fortran:
-        raise CalibrationFault(f"{name} is {found}; expected {dtype}, row by row (objects are never read)")
+    shape, body = _unpack(raw, name, dtype)
     rank_right = len(shape) == 1 if flat else len(shape) == 2 and shape[1] == exit_count
     if name == "temperatures" and shape != (exit_count,):
         raise CalibrationFault(f"temperatures have shape {shape}; expected one for each of {exit_count} exits")
     if not rank_right or not 0 < shape[0] <= SAMPLES_MAX:
         raise CalibrationFault(f"{name} has shape {shape}; expected samples x {exit_count} exits (fit: samples)")
-    body = raw[member.tell() :]
     if len(body) != shape[0] * row_bytes:
         raise CalibrationFault(f"{name} has {len(body)} bytes for shape {shape}")
     if dtype == np.dtype(bool) and bytes(body).strip(b"\x00\x01"):
         raise CalibrationFault(f"{name} has bytes other than 0 and 1")
     return np.frombuffer(body, dtype).reshape(shape)
+
+
+def _unpack(raw: bytes, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], bytes]:
+    """Shape and values of one .npy. Raises CalibrationFault."""
+    size = len(NPY_START) + 2 + int.from_bytes(raw[len(NPY_START) :][:2], "little")
+    header = NPY_HEADER.fullmatch(raw[len(NPY_START) + 2 : size]) if raw.startswith(NPY_START) else None
+    if header is None or size > NPY_HEADER_BYTES_MAX:
+        raise CalibrationFault(f"{name} is not a readable .npy of version (1, 0) as numpy writes it")
+    if header[1] != dtype.str.encode() or header[2] != b"False":
+        try:
+            found = np.dtype(header[1].decode()).name
+        except TypeError:
+            found = header[1].decode()
+        raise CalibrationFault(f"{name} is {found}; expected {dtype}, row by row (objects are never read)")
+    sides = header[3].decode().rstrip(" ,").split(",") if header[3].strip(b" ,") else []
+    if not all(side.strip().isdecimal() for side in sides):
+        raise CalibrationFault(f"{name} has an unreadable shape")
+    return tuple(int(side) for side in sides), raw[size:]

@@ -10,8 +10,6 @@ Does not: read data sets (`data_files.py`) or choose temperatures (`calibrate.py
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from .bundle import FILE_BYTES_MAX, Bundle, BundleError
+from . import state_files
+from .bundle import Bundle, BundleError
 from .calibration_file import Calibration, CalibrationFault, read_own_calibration
 from .runner import Loaded, Logits
 
@@ -68,13 +67,12 @@ def find_own(state: Path, bundle: Bundle) -> Own | None:
     """The user's own calibration, if there is one. Raises BundleError: it cannot be used."""
     path = own_path(state, bundle)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise BundleError(f"{path} is larger than {FILE_BYTES_MAX} bytes; remove it, or run delen calibrate again")
-        data = path.read_bytes()
+        data = state_files.read(state, path).data
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; check its owner and rights") from error
+        said = f"{path} cannot be read: {error.strerror}"
+        raise BundleError(f"{said}; remove it, or run delen calibrate again") from error
     try:
         return Own(*read_own_calibration(data, len(bundle.manifest.exits)), path)
     except CalibrationFault as fault:
@@ -94,17 +92,7 @@ def keep(state: Path, bundle: Bundle, file: bytes) -> Path:
         OSError: the disk refused; the old file still stands.
     """
     path = own_path(state, bundle)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(file)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(hidden).chmod(0o644)
-        Path(hidden).replace(path)
-    finally:
-        Path(hidden).unlink(missing_ok=True)
+    state_files.keep(state, path, file)
     return path
 
 

@@ -10,8 +10,6 @@ Does not: keep older states, or decide when training ends.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 import zipfile
 import zlib
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ..clients.durable import write_whole
 from ..clients.wire import Array
 
 EVERY_S = 60.0
@@ -163,18 +162,9 @@ class Checkpoint:
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an .npz file; it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            # Any: numpy's own types take `**` for the switch `allow_pickle`, which older ones do not know.
-            named: dict[str, Any] = dict(arrays)
-            np.savez(stream, **named)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(hidden).replace(path)
-    finally:
-        Path(hidden).unlink(missing_ok=True)
+    # Any: numpy's own types take `**` for the switch `allow_pickle`, which older ones do not know.
+    named: dict[str, Any] = dict(arrays)
+    write_whole(path, lambda stream: np.savez(stream, **named))
 
 
 def _put_back(state: TrainingState, header: Header, arrays: Mapping[str, Array]) -> None:

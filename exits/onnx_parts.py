@@ -8,6 +8,7 @@ Does not: run anything, or convert operators.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -194,7 +195,10 @@ def _bring_in(tensor: Any, path: Path) -> None:
     except ValueError:
         raise GraphError(f"{path}: weights {tensor.name[:80]!r} have an offset or length that is no number") from None
     data = _read_plain(path.parent / name, offset, length)
-    wanted = int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    try:
+        wanted = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        raise GraphError(f"{path}: weights {tensor.name[:80]!r} are of no type that ONNX defines") from None
     if len(data) != wanted:
         raise GraphError(
             f"{path}: weights {tensor.name[:80]!r} need {wanted} bytes, {name[:120]} has {len(data)} there; it is cut "

@@ -61,6 +61,8 @@ class OnnxRunner:
         options.log_severity_level = _WARNINGS_OFF
         # Threads that spin while they wait burn the energy that delen accounts for, on cores that clients need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # What was checked as ONNX is read as ONNX, whatever its first bytes look like.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         return options
 
 

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import torch
 
+from ..clients.durable import write_whole
 from .checkpoint import Checkpoint
 from .datasets import Split
 from .fit_plan import FitPlan
@@ -93,7 +94,7 @@ class Notes:
         done = (None if self.checkpoint is None else self.checkpoint.position()) or (0, 0)
         if self._log is not None:
             lines = self._log.read_text("utf-8").splitlines(keepends=True) if done[0] and self._log.is_file() else []
-            self._log.write_text("".join(lines[: done[0]]), "utf-8")
+            write_whole(self._log, "".join(lines[: done[0]]).encode())
         self._began_at_s = self._clock()
         return done
 

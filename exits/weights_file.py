@@ -10,8 +10,6 @@ Does not: know whose weights they are.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, _weights_only_unpickler
+
+from ..clients.durable import write_whole
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 # Where checkpoints keep the weights, besides the optimiser and the like.
@@ -87,18 +87,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     """Write a .safetensors file; it is there whole or not at all, and an older one stays until it is."""
     # Tensors that share memory are written once per name: reading stays simple, and loading ties them again.
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    data = save(plain, metadata=dict(notes or {}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(hidden).chmod(0o644)
-        Path(hidden).replace(path)
-    finally:
-        Path(hidden).unlink(missing_ok=True)
+    write_whole(path, save(plain, metadata=dict(notes or {})))
 
 
 def convert_pickle(path: Path) -> Converted:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..clients.durable import settle
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 # Where the old directory waits on file systems that cannot exchange two.
 OLD = "old"
@@ -47,10 +49,10 @@ def written(out: Path, mark: str, *, replace: bool) -> Iterator[Path]:
         yield hidden
         # mkdtemp makes it private; it may be read by whoever may read what is around it.
         hidden.chmod(0o755)
-        _settle(hidden)
+        settle(hidden)
         refuse_overwrite(out, mark, replace=replace)
         _put_in_place(hidden, out)
-        _settle(out.parent)
+        settle(out.parent)
 
 
 @contextmanager
@@ -137,12 +139,3 @@ def _exchange(first: Path, second: Path) -> bool:
     if call is None:
         return False
     return int(call(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE)) == 0
-
-
-def _settle(directory: Path) -> None:
-    """Have the directory's own entries on the disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -49,7 +49,7 @@ class Queue(NamedTuple):
 
     def fits(self, newcomer: Waiting) -> bool:
         """Whether it is done in time, and makes nobody late who would not be so without it."""
-        home = (newcomer.served.name, newcomer.stage)
+        home = (newcomer.served.key, newcomer.stage)
         pool = self.pools.get(home)
         own = cut([newcomer]) if pool is None else pool.chunks_with(newcomer)
         others = [other.chunks for key, other in self.pools.items() if key != home and other.members]
@@ -75,7 +75,7 @@ class Queue(NamedTuple):
         """The same, batch by batch as they would be formed: smaller where its first deadline allows no more."""
         if sum(len(pool.members) for pool in self.pools.values()) >= WALK_MAX:
             return False
-        home = (newcomer.served.name, newcomer.stage)
+        home = (newcomer.served.key, newcomer.stage)
         queues = [pool.members for key, pool in self.pools.items() if key != home and pool.members]
         pool = self.pools.get(home)
         own = [newcomer] if pool is None else sorted([*pool.members, newcomer], key=attrgetter("due_us"))

@@ -123,7 +123,7 @@ def choice(
         stop_by_us = min([member.deadline_us for member in members])
         stop_by_us = 0 if stop_by_us >= NEVER_US else stop_by_us
         segments_us = _segments_us(served, deepest, len(members)) if stop_by_us else ()
-    run = Run(run_id, served.name, stage, rows, stop_by_us, segments_us, takes_us)
+    run = Run(run_id, served.key, stage, rows, stop_by_us, segments_us, takes_us)
     return Choice(run, tuple(members))
 
 

@@ -26,6 +26,7 @@ class Asked(NamedTuple):
     """Bounds with every default filled in: what this request is held to.
 
     `withdrawn`: its tenant's inputs have been shown to be unlike the calibration samples, so nothing is certified.
+    `deepest`: the last exit its tenant may use, None: all.
     """
 
     latency_ms: float | None
@@ -37,6 +38,7 @@ class Asked(NamedTuple):
     certainty: float = CERTAINTY_DEFAULT
     certificate: Certifies = "marginal"
     withdrawn: bool = False
+    deepest: int | None = None
 
     @property
     def bounded(self) -> bool:
@@ -99,7 +101,7 @@ def plan(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     Source: DESIGN.md 6, first policy.
     """
     if wanted.conditions is not None:
-        return _plan_conditions(wanted.conditions, wanted.accuracy, served)
+        return _plan_conditions(wanted, wanted.conditions, served)
     takes_us = served.time_us(0, served.exit_last, 1)
     if wanted.latency_ms is not None and takes_us > served.guard.usable_us(wanted.latency_ms):
         return _plan_bounds(wanted, served)
@@ -120,7 +122,7 @@ def _plan_bounds(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     in_time = _in_time(wanted, served, fits)
     if isinstance(in_time, Misfit):
         return in_time
-    limit: Stop = "last_exit" if in_time[-1] == served.exit_last else "energy"
+    limit: Stop = "last_exit" if in_time[-1] == _usable(wanted, served)[-1] else "energy"
     if in_time != fits:
         limit = "deadline"
     if wanted.accuracy is None:
@@ -131,9 +133,10 @@ def _plan_bounds(wanted: Asked, served: Served) -> ExitPlan | Misfit:
 
 def _affordable(wanted: Asked, served: Served) -> tuple[int, ...] | Misfit:
     """The exits whose energy is within the cap, at the most a request can be charged."""
+    usable = _usable(wanted, served)
     if wanted.energy_mj is None:
-        return served.ladder
-    energies = {exit_index: served.costs.most_mj(exit_index) for exit_index in served.ladder}
+        return usable
+    energies = {exit_index: served.costs.most_mj(exit_index) for exit_index in usable}
     known = {exit_index: energy for exit_index, energy in energies.items() if energy is not None}
     if not known:
         return Misfit("energy_mj: this device knows no energies; profile it with a meter or a model", Offer())
@@ -145,6 +148,13 @@ def _affordable(wanted: Asked, served: Served) -> tuple[int, ...] | Misfit:
         f"energy_mj {wanted.energy_mj:g}: the cheapest exit of {served.name} takes {least:.3g} mJ here",
         Offer(energy_mj=rounded_up(least)),
     )
+
+
+def _usable(wanted: Asked, served: Served) -> tuple[int, ...]:
+    """The exits this tenant may use: at least the first, since a network without any would not be named to it."""
+    if wanted.deepest is None:
+        return served.ladder
+    return tuple(exit_index for exit_index in served.ladder if exit_index <= wanted.deepest) or served.ladder[:1]
 
 
 def _in_time(wanted: Asked, served: Served, fits: tuple[int, ...]) -> tuple[int, ...] | Misfit:
@@ -187,7 +197,7 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
         return Misfit(_uncertifiable(wanted, served, best), Offer(accuracy=best or None))
     if not gated:
         return ExitPlan(proof.last, exits[-1], None, limit, "certified", proof)
-    stop: Stop = "objective" if proof.last != served.exit_last else "last_exit"
+    stop: Stop = "objective" if proof.last != _usable(wanted, served)[-1] else "last_exit"
     return ExitPlan(proof.last, proof.last, proof if proof.gated else None, stop, "certified", proof)
 
 
@@ -218,7 +228,8 @@ def _plan_uncertified(wanted: Asked, served: Served, exits: tuple[int, ...], lim
         )
     if wanted.objective == "accuracy":
         return ExitPlan(fixed, exits[-1], None, limit, "uncertified")
-    return ExitPlan(fixed, fixed, None, "objective" if fixed != served.exit_last else "last_exit", "uncertified")
+    stop: Stop = "objective" if fixed != _usable(wanted, served)[-1] else "last_exit"
+    return ExitPlan(fixed, fixed, None, stop, "uncertified")
 
 
 def as_conditions(wanted: Asked, served: Served) -> Asked:
@@ -238,16 +249,14 @@ def as_conditions(wanted: Asked, served: Served) -> Asked:
     return wanted._replace(conditions=(ConditionSet(any_of=tuple(tests)),) * len(served.costs.accuracy))
 
 
-def _plan_conditions(
-    conditions: tuple[ConditionSet | None, ...], accuracy: float | None, served: Served
-) -> ExitPlan | Misfit:
+def _plan_conditions(wanted: Asked, conditions: tuple[ConditionSet | None, ...], served: Served) -> ExitPlan | Misfit:
     count = len(served.costs.accuracy)
     if len(conditions) != count:
         return Misfit(f"conditions for {len(conditions)} exits; {served.name} has {count}", Offer())
     # Conditions and an accuracy bound together only where the bound was made into a condition.
-    least = 0.0 if accuracy is None else accuracy
-    mandatory = next((exit_index for exit_index in served.ladder if served.costs.accuracy[exit_index] >= least), None)
+    least, usable = 0.0 if wanted.accuracy is None else wanted.accuracy, _usable(wanted, served)
+    mandatory = next((exit_index for exit_index in usable if served.costs.accuracy[exit_index] >= least), None)
     if mandatory is None:
-        best = served.costs.accuracy[served.exit_last]
+        best = served.costs.accuracy[usable[-1]]
         return Misfit(f"accuracy {least:g}: the best exit of {served.name} has {best:.4f}", Offer(accuracy=best))
-    return ExitPlan(mandatory, served.exit_last, None, "last_exit", "none")
+    return ExitPlan(mandatory, usable[-1], None, "last_exit", "none")

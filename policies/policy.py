@@ -51,6 +51,10 @@ class Policy(Protocol):
         ...
 
 
+# What the core is built around.
+FLAGS = ("admits", "demotes", "preempts", "by_arrival", "reactive")
+
+
 class PolicyError(ValueError):
     """No such policy, or not with these options."""
 
@@ -66,6 +70,21 @@ def make_policy(name: str, options: Mapping[str, object] | None = None) -> Polic
     except msgspec.ValidationError as error:
         wanted = ", ".join(kind.__struct_fields__) or "none"
         raise PolicyError(f"policy {name}: {error}; its options are: {wanted}") from None
+
+
+def adopt_options(policy: Policy, options: Mapping[str, object]) -> bool:
+    """Give a policy in use other options, as configured; what it remembered is forgotten with the old ones.
+
+    Returns:
+        False, with nothing changed, if the core was built around something that would change with them.
+    Raises:
+        PolicyError: it has no such options.
+    """
+    fresh = make_policy(policy.name, options)
+    if any(getattr(fresh, flag) != getattr(policy, flag) for flag in FLAGS):
+        return False
+    vars(policy).update(vars(fresh))
+    return True
 
 
 def depth_fault(policy: Policy, exits: Mapping[str, int]) -> str | None:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from .bucket import Bucket
+from .energy_caps import EnergyCap
 from .pools import Chunk
 from .view import NEVER_US, Served, Waiting
 
@@ -41,6 +43,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `device_share_max`: of all device time, never more. `firm` = [m, k]: of any k requests in a row within the promise,
     m keep their bounds wherever that can be had: at that limit the next one goes no deeper than it must, and comes in
     unless somebody would be late even on average.
+
+    Caps, whoever else is there: `rate_hz_max` requests per second, after a pause `burst_max` at once; `queued_max`
+    requests and `queued_bytes_max` of their inputs waiting, where that is less than the limits of the same name;
+    `power_w_max` watts on average over a second, and `energy_j_day_max` joules in any 24 hours, as far as the device's
+    energies are known.
     """
 
     weight: float = 1.0
@@ -49,6 +56,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     device_share: float | None = None
     device_share_max: float | None = None
     firm: tuple[int, int] | None = None
+    rate_hz_max: float | None = None
+    burst_max: int = 1
+    queued_max: int | None = None
+    queued_bytes_max: int | None = None
+    power_w_max: float | None = None
+    energy_j_day_max: float | None = None
 
     def plain(self) -> Terms:
         """These alone, of whatever they are part."""
@@ -58,10 +71,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """What cannot be right, in words; None when nothing is."""
         if not (math.isfinite(self.weight) and self.weight > 0):
             return f"weight is {self.weight}; expected a finite number above 0"
-        if self.rate_hz is not None and not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
-            return f"rate_hz is {self.rate_hz}; expected a finite number above 0"
-        if self.burst < 1:
-            return f"burst is {self.burst}; expected at least 1"
+        for name in ("rate_hz", "rate_hz_max", "power_w_max", "energy_j_day_max"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                return f"{name} is {value}; expected a finite number above 0"
+        for name in ("burst", "burst_max", "queued_max", "queued_bytes_max"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                return f"{name} is {value}; expected at least 1"
+        if self.rate_hz is not None and self.rate_hz_max is not None and self.rate_hz > self.rate_hz_max:
+            return f"rate_hz {self.rate_hz:g} promises more than rate_hz_max {self.rate_hz_max:g} allows"
         for name in ("device_share", "device_share_max"):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
@@ -83,31 +102,6 @@ def terms_fault(tenants: Mapping[str, Terms]) -> str | None:
     if math.fsum(shares) > 1:
         return f"device_share of {len(shares)} tenants adds up to {math.fsum(shares):.3g}; expected at most 1"
     return None
-
-
-class Bucket:
-    """Tokens that come at a steady rate up to a depth. It may be overdrawn, for what a run takes shows afterwards."""
-
-    __slots__ = ("_at_us", "_level", "depth", "per_us")
-
-    def __init__(self, per_us: float, depth: float) -> None:
-        self.per_us = per_us
-        self.depth = depth
-        self._level = depth
-        self._at_us = 0
-
-    def level(self, now_us: int) -> float:
-        if now_us > self._at_us:
-            self._level = min(self.depth, self._level + (now_us - self._at_us) * self.per_us)
-            self._at_us = now_us
-        return self._level
-
-    def take(self, now_us: int, amount: float) -> None:
-        self._level = self.level(now_us) - amount
-
-    def wait_us(self, now_us: int, amount: float) -> int:
-        """How long until there is `amount`."""
-        return max(0, math.ceil((amount - self.level(now_us)) / self.per_us))
 
 
 class Meter:
@@ -175,6 +169,9 @@ class Promise:
         self.device = Bucket(share, share * WINDOW_US)
         self.quota = None if quota is None else Bucket(quota, quota * WINDOW_US)
         self.firm = None if terms.firm is None else Firm(*terms.firm)
+        ceiling_hz = terms.rate_hz_max
+        self.ceiling = None if ceiling_hz is None else Bucket(ceiling_hz / 1e6, terms.burst_max)
+        self.energy = EnergyCap(terms.power_w_max, terms.energy_j_day_max)
         self.used, self.owed = Meter(), Meter()
         self.typical: Typical | None = None
         self._pending = 0
@@ -214,6 +211,21 @@ class Promise:
         """How long until its quota allows anything more; 0: now."""
         return 0 if self.quota is None else self.quota.wait_us(now_us, self._pending_us)
 
+    def ceiling_in_us(self, now_us: int) -> int:
+        """How long until its rate allows one more at all; 0: now."""
+        return 0 if self.ceiling is None else self.ceiling.wait_us(now_us, 1)
+
+    def follow(self, before: Promise) -> None:
+        """Take the place of other terms of the same tenant: what waits and what was used stays."""
+        self.used, self.owed, self.typical = before.used, before.owed, before.typical
+        self.energy.follow(before.energy)
+        self._pending, self._last_us = before._pending, before._last_us
+        self._pending_us, self._promised_us = before._pending_us, before._promised_us
+        if self.terms == before.terms:
+            # What is used up is not given again by a reload.
+            self.requests, self.quota, self.firm = before.requests, before.quota, before.firm
+            self.ceiling = before.ceiling
+
     def present(self, now_us: int) -> bool:
         """Whether it has asked lately, or something of it waits."""
         return self._pending > 0 or now_us - self._last_us < PRESENT_US
@@ -222,6 +234,9 @@ class Promise:
         """A request came in, `promised` if within its terms; against a quota the most it may take is counted."""
         self._pending += 1
         self._pending_us += waiting.most_us
+        self.energy.reserve(waiting.most_mj)
+        if self.ceiling is not None:
+            self.ceiling.take(now_us, 1)
         self._last_us = now_us
         if promised:
             self._promised_us += waiting.owed_us
@@ -243,6 +258,7 @@ class Promise:
         """A request has ended; what it really took was booked."""
         self._pending -= 1
         self._pending_us = max(0.0, self._pending_us - waiting.most_us)
+        self.energy.release(waiting.most_mj)
         if promised:
             self._promised_us = max(0.0, self._promised_us - waiting.owed_us)
 
@@ -251,8 +267,17 @@ class Promises:
     """Every configured tenant's; tenants that nobody configured are promised nothing and held to nothing."""
 
     def __init__(self, tenants: Mapping[str, Terms]) -> None:
+        self._by_tenant: dict[str, Promise] = {}
+        self.change(tenants)
+
+    def change(self, tenants: Mapping[str, Terms]) -> None:
+        """Promise these from now on. Who is not among them any more is promised nothing, once its last has ended."""
         weights = math.fsum(terms.weight for terms in tenants.values())
+        before = self._by_tenant
         self._by_tenant = {name: Promise(terms, terms.weight / weights) for name, terms in tenants.items()}
+        for name, promise in self._by_tenant.items():
+            if name in before:
+                promise.follow(before[name])
 
     def of(self, tenant: str) -> Promise | None:
         return self._by_tenant.get(tenant)

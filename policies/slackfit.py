@@ -87,9 +87,9 @@ class SlackFit(rival_runs.AsPublished):
         return next(pair for pair in table.buckets[0] if pair.batch <= most)
 
     def _table(self, served: Served, stage: int) -> Table:
-        table = self._tables.get((served.name, stage))
+        table = self._tables.get((served.key, stage))
         if table is None or table.costs is not served.costs:
-            table = self._tables[served.name, stage] = _table(served, stage, self.options)
+            table = self._tables[served.key, stage] = _table(served, stage, self.options)
         return table
 
 

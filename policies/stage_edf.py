@@ -317,7 +317,7 @@ def _pressing(urgent: Pool, free: Free, spare_us: int, price: float) -> bool:
 def _mergeable(view: View, members: Sequence[Waiting], stage: int) -> bool:
     """Whether a batch saves time by leaving before this stage, to go on with those who wait there for more depth."""
     first, count = members[0], len(members)
-    served, pool = first.served, view.optional.get((first.served.name, stage))
+    served, pool = first.served, view.optional.get((first.served.key, stage))
     if pool is None or not pool.members or stage > first.target:
         return False
     # The head that is not run if it goes on.
@@ -331,7 +331,7 @@ def _leaves_early(view: View, members: Sequence[Waiting]) -> bool:
     Who stays would be a small batch from there on. Where others wait, too, there will soon be enough for a useful one.
     """
     first, count, nearest = members[0], len(members), members[0].nearest
-    if first.gates is None or nearest >= first.mandatory or _waiting_for(view, first.served.name) <= count:
+    if first.gates is None or nearest >= first.mandatory or _waiting_for(view, first.served.key) <= count:
         return False
     staying = max(1, round(fsum([member.stays for member in members])))
     useful = first.served.batch_useful[first.mandatory]

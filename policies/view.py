@@ -78,7 +78,9 @@ class Served:
     `hop_us`: what a run costs beside the engine's own time (to the worker and back), so that small runs are not
     mistaken for free ones. `gmac`: cumulative multiply-adds per exit where known, for conditions on computation.
     `ran_us`: when it last ran, or was tried. `plans`: exits already chosen for bounds without time, by those bounds
-    (`exits.plan`).
+    (`exits.plan`). `key`: what the core and the worker call it, where several are served under one name: another
+    version of it, or a tenant's own; else its name. `away_until_us`: when its worker is expected back; 0 while it is
+    there, or while all networks share its fate.
     """
 
     name: str
@@ -92,12 +94,15 @@ class Served:
     guard: Guard = GUARD
     ran_us: int = 0
     plans: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
+    key: str = ""
+    away_until_us: int = 0
     _hop_used_us: float = field(init=False, repr=False)
     _steps: dict[tuple[int, int], Step] = field(default_factory=dict, init=False, repr=False)
     _blocks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False)
     _likely: dict[tuple[Any, ...], tuple[float, float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.key = self.key or self.name
         self._hop_used_us = max(self.hop_us, 1.0)
 
     def ran(self, overhead_us: float) -> None:
@@ -205,7 +210,7 @@ class Waiting:
     `mandatory` or the next one where that is deeper. `nearest`: the next exit with a gate, else `expected`. `spare`:
     beyond its tenant's share of the device, so it runs only in time nobody within theirs needs. `owed_us`: device time
     its mandatory part is counted with until it ends. `most_us`: the same to `target` in a batch of its own, where its
-    tenant has a quota.
+    tenant has a quota; `most_mj`: the most it may be charged, where its tenant's energy is capped.
     """
 
     ticket: int
@@ -228,6 +233,7 @@ class Waiting:
     last_reached: int = -1
     owed_us: float = 0.0
     most_us: float = 0.0
+    most_mj: float = 0.0
     expected: int = field(init=False)
     nearest: int = field(init=False)
 

@@ -247,6 +247,16 @@ def find_rails(root: Path = ROOT) -> list[Rail]:
     return [rail for rail in found if all(file.exists() for file in rail.files)]
 
 
+def rail_power_mw(rail: Rail) -> float | None:
+    """What this channel carries now; None where it cannot be read or makes no sense."""
+    try:
+        reading = tuple(int(file.read_text()) for file in rail.files)
+    except (OSError, ValueError):
+        return None
+    power_mw = _power_mw([rail], reading)
+    return power_mw if 0 <= power_mw <= POWER_MW_MAX else None
+
+
 def best_meter(root: Path = ROOT, watts: float | None = WATTS_PER_CORE) -> Meter:
     """The board's sensors where it has them, else the model, else (`watts` None) no figure at all."""
     if find_rails(root):

@@ -131,9 +131,16 @@ def _cost_fault(cost: Cost, source: EnergySource) -> str | None:
 def read_profile(path: Path) -> Profile:
     """Read and check one profile file. Raises ProfileError naming the file and the fault."""
     try:
-        profile = msgspec.json.decode(path.read_bytes(), type=Profile)
+        data = path.read_bytes()
     except OSError as error:
         raise ProfileError(f"cannot read profile {path}: {error.strerror}") from error
+    return parse_profile(data, path)
+
+
+def parse_profile(data: bytes, path: Path) -> Profile:
+    """Check what a profile file holds; `path` is for what is said. Raises ProfileError."""
+    try:
+        profile = msgspec.json.decode(data, type=Profile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProfileError(
             f"{path} is not a profile: {error}; delete it or measure again with `delen profile`"

@@ -8,7 +8,6 @@ Does not: decide what to do without a profile (the daemon measures or refuses, a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -18,8 +17,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..clients import durable
+from ..exits import state_files
 from ..exits.bundle import Bundle
-from .schema import Device, Profile, ProfileError, profile_fault, read_profile
+from .schema import Device, Profile, ProfileError, parse_profile, profile_fault
 
 SYSTEM_STATE = Path("/var/lib/delen")
 # 32 exits at 64 batch sizes are about 1 MB.
@@ -65,7 +66,7 @@ def profile_path(state: Path, profile: Profile) -> Path:
 
 
 def write_profile(state: Path, profile: Profile) -> Path:
-    """Write a profile atomically: after a crash or a full disk there is the old file or the new one, never a part.
+    """Write a profile: after a crash or a full disk there is the old file or the new one, never a part.
 
     Raises:
         ProfileError: the profile is not one that could be read again, or the disk refused; the old file still stands.
@@ -76,8 +77,7 @@ def write_profile(state: Path, profile: Profile) -> Path:
         raise ProfileError(f"will not write {path}: {fault}")
     data = msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
+        state_files.keep(state, path, data)
     except OSError as error:
         raise ProfileError(
             f"cannot write profile {path}: {error.strerror}; make room, or name another place with $DELEN_STATE_DIR"
@@ -92,12 +92,14 @@ def find_profile(state: Path, bundle: Bundle, device: Device) -> Found | None:
     precision and threads must be the same; another power mode, clock limit, core count or engine version is `stale`.
 
     Raises:
-        ProfileError: a file there is corrupt; it is named rather than passed over, since it may be the one meant.
+        ProfileError: a file there is corrupt and delen has no copy of it; it is named rather than passed over, since
+            it may be the one meant.
     """
-    for directory in (state / "profiles" / bundle.manifest.name, bundle.directory / "profiles"):
+    own, shipped = state / "profiles" / bundle.manifest.name, bundle.directory / "profiles"
+    for directory, root in ((own, state), (shipped, None)):
         found = [
             Found(profile, path, staleness(profile.device, device))
-            for path, profile in _profiles(directory)
+            for path, profile in _profiles(directory, root)
             if profile.bundle == bundle.digest and _identity(profile.device) == _identity(device)
         ]
         if found:
@@ -133,33 +135,19 @@ def _khz(value: int | None) -> str:
     return "an unknown clock" if value is None else f"{value / 1000:g} MHz"
 
 
-def _profiles(directory: Path) -> list[tuple[Path, Profile]]:
+def _profiles(directory: Path, state: Path | None) -> list[tuple[Path, Profile]]:
     # Files that a crash left half-written start with a dot and are passed over.
     paths = sorted(path for path in directory.glob("*.json") if not path.name.startswith("."))
     if len(paths) > PROFILES_MAX:
         raise ProfileError(f"{directory} holds {len(paths)} profiles; at most {PROFILES_MAX} are read: delete old ones")
-    for path in paths:
-        size = path.stat().st_size
-        if size > PROFILE_BYTES_MAX:
-            raise ProfileError(f"{path} has {size} bytes; a profile has at most {PROFILE_BYTES_MAX}: delete it")
-    return [(path, read_profile(path)) for path in paths]
+    return [(path, parse_profile(_read(path, state), path)) for path in paths]
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, make it durable, rename over, make the name durable."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _read(path: Path, state: Path | None) -> bytes:
+    """A profile as it was written, though its file be damaged; `state`: None for a bundle's own, which has no copy."""
     try:
-        with beside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        if state is None:
+            return durable.read_bounded(path, PROFILE_BYTES_MAX)
+        return state_files.read(state, path, PROFILE_BYTES_MAX).data
+    except OSError as error:
+        raise ProfileError(f"cannot read profile {path}: {error.strerror}; delete it, or measure again") from error

@@ -15,10 +15,11 @@ from msgspec import structs
 from delen.clients.bounds import Bounds, merge
 from delen.clients.info import NetworkInfo, Preprocessing
 from delen.clients.wire import VERSION, Answer, Cancel, Failure, Fetch, Hello, Infer, Refusal, encode
+from delen.daemon.behaviour import payload_of
 from delen.daemon.config import TenantConfig
 from delen.daemon.desk import Desk, Outgoing
 from delen.daemon.records import Effect, ExitDone, RunFailed, RunReturned
-from delen.daemon.simulate import PAYLOAD, Simulation
+from delen.daemon.simulate import Simulation
 from delen.policies.exits import asked
 from delen.policies.view import Served
 
@@ -97,7 +98,7 @@ class DeskSimulation(Simulation):
     def _send(self, tenant: str, route: bytes, infer: Infer) -> None:
         account, key = self.server.ledger.account(tenant), (tenant, infer.id)
         before = account.accepted, account.refused
-        outgoing, effects = self._handle(tenant, route, infer, (PAYLOAD,))
+        outgoing, effects = self._handle(tenant, route, infer, (payload_of(infer.id),))
         wanted = asked(merge(self.defaults[tenant], infer.bounds))
         if account.accepted > before[0]:
             again_us = self._accepted.get(key)

@@ -42,6 +42,8 @@ from delen.clients.wire import (
     Stats,
     StatsReply,
     TensorSpec,
+    TraceList,
+    Traces,
     Welcome,
     WireError,
     decode_request,
@@ -138,6 +140,8 @@ class FakeDaemon:
             return Pong(VERSION, message.id)
         if isinstance(message, Stats):
             return StatsReply(VERSION, message.id, 1, 0, "running", 0, ())
+        if isinstance(message, Traces):
+            return TraceList(VERSION, message.id, 1, message.after, False, 0, ())
         if isinstance(message, Fetch):
             unknown = Refusal(VERSION, message.id, "unknown_id", "no such request, or its answer was dropped")
             return self.kept.get(message.id, encode(unknown))

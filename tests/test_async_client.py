@@ -46,6 +46,7 @@ def test_the_verbs_are_those_of_the_blocking_client(endpoint: str) -> None:
             assert await client.bounds(energy_mj=3) == Bounds(energy_mj=3.0)
             await client.conditions("toy", None)
             assert (await client.stats()).worker == "running"
+            assert (await client.traces("t", 5)).next == 5
             assert (await client.session()).bounds == Bounds(latency_ms=60_000.0)
             assert await client.ping() > 0
             with pytest.raises(UnknownNetwork):

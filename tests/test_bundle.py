@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from delen.exits import bundle as bundle_module
 from delen.exits.bundle import BundleError, find_bundle, load_bundle, shipped_directory
 from delen.exits.manifest import read_manifest
 from delen.tests.small_bundles import digits_copy, edit, first_three_graph, graph, identity_graph, one_exit
@@ -125,6 +126,13 @@ def test_a_manifest_of_absurd_size_is_refused_unread(digits: Path) -> None:
     with (digits / "network.toml").open("r+b") as stream:
         stream.truncate(2**40)
     refuse(digits, "network.toml", "at most")
+
+
+def test_installers_may_link_what_ships_from_their_cache(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.link(digits / "head0.onnx", digits.parent / "cache")
+    refuse(digits, "head0.onnx", "2 names (hard links)")
+    monkeypatch.setattr(bundle_module, "shipped_directory", lambda: digits.parent)
+    load_bundle(digits)
 
 
 @pytest.mark.parametrize(

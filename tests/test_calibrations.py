@@ -56,10 +56,24 @@ def test_a_bundle_of_another_version_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_damaged_one_is_named_and_not_passed_over(tmp_path: Path) -> None:
     bundle = digits()
+    path = keep(tmp_path / "state", bundle, measured())
+    by_hand = own_path(tmp_path / "other", bundle)
+    by_hand.parent.mkdir(parents=True)
+    for damaged in (path.read_bytes()[:200], b""):
+        by_hand.write_bytes(damaged)
+        with pytest.raises(BundleError, match=rf"{bundle.digest}.npz.*delen calibrate"):
+            overridden(bundle, tmp_path / "other")
+
+
+def test_one_that_delen_wrote_survives_damage(tmp_path: Path) -> None:
+    bundle = digits()
     path = keep(tmp_path, bundle, measured())
+    before = find_own(tmp_path, bundle)
+    assert before is not None
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(BundleError, match=rf"{bundle.digest}.npz.*delen calibrate"):
-        overridden(bundle, tmp_path)
+    after = find_own(tmp_path, bundle)
+    assert after is not None
+    assert after.temperatures == before.temperatures
 
 
 def test_a_write_that_fails_leaves_the_old_one_and_nothing_else(

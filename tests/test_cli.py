@@ -73,7 +73,7 @@ def test_help_loads_no_numbers_sockets_or_engines() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"demo", "bench"}))
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"demo", "bench", "keys", "network"}))
 def test_every_command_has_help_and_json(name: str) -> None:
     text = run(name, "--help").stdout
     assert "--json" in text

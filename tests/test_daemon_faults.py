@@ -123,7 +123,8 @@ def test_an_engine_killed_in_full_run_loses_no_request(
         ends[reply.id] = reply
     assert plain.until_pong() == []
     assert set(ends) == set(ids)
-    assert set(codes(ends)) <= {"answer", "engine_crashed", "infeasible", "not_ready"}
+    # Poison is what was running in an earlier death here too, and had no time to be run again since.
+    assert set(codes(ends)) <= {"answer", "engine_crashed", "poison", "infeasible", "not_ready"}
     # Without a deadline there is always time to run again.
     assert all(isinstance(ends[request_id], Answer) for n, request_id in enumerate(ids) if n % 4 in (0, 2))
     stats = plain.until_worker_is("ready", restarts + 1)

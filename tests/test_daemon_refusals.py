@@ -279,7 +279,7 @@ def test_a_daemon_told_to_stop_ends_clean(folder: Path, number: signal.Signals) 
         assert daemon.stop() == 0
         assert not [path for path in daemon.runtime_dir.rglob("*") if path.is_socket()]
         assert not worker.is_running()
-        assert daemon.log().count("\n") == 1, "nothing but that it is ready: " + daemon.log()
+        assert daemon.log().count("\n") == 2, "nothing but whom it admits and that it is ready: " + daemon.log()
 
 
 def test_a_daemon_told_to_stop_while_it_starts_ends_without_having_been_ready(tmp_path: Path) -> None:

@@ -178,3 +178,18 @@ def test_who_could_have_no_company_is_always_posted_early() -> None:
     full = [timed(ticket) for ticket in range(NET.batch_useful[0])]
     assert pays_ahead(batches.choice(1, full, [0] * len(full), 1_000))
     assert not pays_ahead(batches.choice(1, full[:-1], [0] * (len(full) - 1), 1_000))
+
+
+def test_what_is_left_of_a_run_that_passes_an_exit_has_its_own_time() -> None:
+    network = exact(segments_us=(100, 100_000, 100_000))
+    limits = Limits(run_ms_min=1, run_factor_max=3.0)
+    device = Device(limits, 0)
+    device.up(0)
+    going = flight(1, waits(1, network))
+    device.post(going)
+    first_us = device.wake_at()
+    device.passed(going, 1, 100_100)
+    assert device.wake_at() == 100_100 + 3 * network.time_us(2, 2, 1)
+    assert first_us > 3 * network.time_us(0, 2, 1) - 10
+    device.passed(going, 2, 200_000)
+    assert device.wake_at() == 100_100 + 3 * network.time_us(2, 2, 1), "nothing is left of it"

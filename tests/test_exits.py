@@ -221,3 +221,47 @@ def test_the_bound_for_a_time_leaves_that_time(time_us: int, guard: Guard) -> No
     bound_ms = guard.latency_ms_for(time_us)
     assert guard.usable_us(bound_ms) >= time_us
     assert guard.usable_us(bound_ms - 0.04) < time_us
+
+
+# ---- what a tenant may use
+
+
+def planned_within(bounds: Bounds, deepest: int, network: Served = NET) -> ExitPlan | Misfit:
+    return plan(asked(bounds)._replace(deepest=deepest), network)
+
+
+@pytest.mark.parametrize("network", [NET, GATED])
+@pytest.mark.parametrize("deepest", [0, 1, 2, 9])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        Bounds(),
+        Bounds(latency_ms=ENDLESS_MS),
+        Bounds(energy_mj=1e6),
+        Bounds(accuracy=0.5),
+        Bounds(accuracy=0.5, objective="accuracy"),
+        Bounds(conditions=(None, None, ConditionSet(all_of=(Condition("confidence", "greater", 0.5),)))),
+    ],
+)
+def test_no_plan_goes_deeper_than_a_tenant_may(bounds: Bounds, deepest: int, network: Served) -> None:
+    chosen = planned_within(bounds, deepest, network)
+    assert isinstance(chosen, ExitPlan), chosen
+    assert chosen.mandatory <= chosen.target <= deepest
+    if deepest >= network.exit_last:
+        assert chosen == plan(asked(bounds), network)
+    elif bounds == Bounds():
+        assert (chosen.target, chosen.limit) == (deepest, "last_exit")
+
+
+def test_bounds_that_need_more_than_a_tenant_may_use_are_refused_with_what_would_do() -> None:
+    best = NET.costs.accuracy[0]
+    chosen = planned_within(Bounds(accuracy=NET.costs.accuracy[-1]), 0)
+    assert isinstance(chosen, Misfit)
+    assert chosen.offer.accuracy is not None
+    assert chosen.offer.accuracy <= best
+
+
+def test_one_who_may_use_nothing_worth_choosing_may_use_the_first_exit() -> None:
+    chosen = planned_within(Bounds(), -1)
+    assert isinstance(chosen, ExitPlan)
+    assert chosen.target == NET.ladder[0]

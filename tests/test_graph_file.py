@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from delen.exits.bundle import shipped_directory
 from delen.exits.graph_file import GraphFault, Port, read_facts
+from delen.exits.graph_schema import BYTES, FIXED32, FIXED64, REFUSED, SCHEMA, VARINT, Field
 
 SEGMENT = (shipped_directory() / "digits" / "segment2.onnx").read_bytes()
 
@@ -72,3 +73,44 @@ def test_functions_are_refused_because_tensors_hide_in_them() -> None:
     model = helper.make_model(helper.make_graph([], "g", [], []), functions=[function])
     with pytest.raises(GraphFault, match="functions"):
         read_facts(model.SerializeToString())
+
+
+def test_the_schema_is_that_of_onnx() -> None:
+    onnx = pytest.importorskip("onnx", reason="compares with onnx's own schema: pip install 'delen[torch]'")
+    kinds = {
+        "model": onnx.ModelProto,
+        "graph": onnx.GraphProto,
+        "node": onnx.NodeProto,
+        "attribute": onnx.AttributeProto,
+        "tensor": onnx.TensorProto,
+        "sparse tensor": onnx.SparseTensorProto,
+        "port": onnx.ValueInfoProto,
+        "type": onnx.TypeProto,
+        "tensor type": onnx.TypeProto.Tensor,
+        "shape": onnx.TensorShapeProto,
+        "side": onnx.TensorShapeProto.Dimension,
+        "annotation": onnx.TensorAnnotation,
+        "pair": onnx.StringStringEntryProto,
+        "operator set": onnx.OperatorSetIdProto,
+    }
+    assert kinds.keys() == SCHEMA.keys()
+    named = {message.DESCRIPTOR.full_name: kind for kind, message in kinds.items()}
+    named["onnx.TypeProto.SparseTensor"] = "tensor type"  # the same two fields
+    # google.protobuf.descriptor.FieldDescriptor: TYPE_* by number.
+    wires = {1: FIXED64, 2: FIXED32, 3: VARINT, 4: VARINT, 5: VARINT, 14: VARINT, 9: BYTES, 11: BYTES, 12: BYTES}
+    for kind, message in kinds.items():
+        theirs = {}
+        for field in message.DESCRIPTOR.fields:
+            if (kind, field.number) not in REFUSED:
+                inside = named[field.message_type.full_name] if field.message_type else ""
+                theirs[field.number] = Field(wires[field.type], field.is_repeated, inside)
+        assert SCHEMA[kind] == theirs, kind
+
+
+def test_what_two_readers_could_read_differently_is_refused_and_onnx_reads_both_as_one() -> None:
+    onnx = pytest.importorskip("onnx", reason="shows how onnx reads it: pip install 'delen[torch]'")
+    first = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node("Loop", [], ["a"])], "g", [], []))
+    doubled = first.SerializeToString() + first.SerializeToString()
+    assert len(onnx.load_model_from_string(doubled).graph.node) == 2
+    with pytest.raises(GraphFault, match="stands twice"):
+        read_facts(doubled)

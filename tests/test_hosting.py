@@ -11,6 +11,8 @@ import pytest
 from delen.daemon import hosting
 from delen.daemon.config import Config, ConfigError, Limits, TenantConfig
 from delen.exits.bundle import BundleError, load_bundle, shipped_directory
+from delen.exits.signatures import sign
+from delen.exits.signing_keys import make_keys
 from delen.profiles.schema import Profile
 from delen.tests.sample_profile import changed_device, device, sample_profile
 
@@ -109,3 +111,19 @@ def test_tenants_and_policies_see_held_out_accuracy_and_gates_over_the_ladder() 
     assert told.profile.startswith("full")
     quick = msgspec.structs.replace(profile, quick=True)
     assert hosting.info(bundle, quick, view).profile.startswith("quick")
+
+
+def test_where_signatures_are_required_only_what_a_trusted_key_signed_is_hosted(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="makes signatures: pip install 'delen[sign]'")
+    public = make_keys(tmp_path / "release.pem")
+    config = Config(networks=("digits",), require_signature=True, trusted_keys=(str(public),))
+    with pytest.raises(BundleError, match="is not signed"):
+        hosting.host(config, tmp_path)
+    own = Path(shutil.copytree(DIGITS, tmp_path / "bundles" / "digits"))
+    sign(own, tmp_path / "release.pem")
+    assert hosting.host(config, tmp_path)["digits"].bundle.directory == own
+    public.chmod(0o666)
+    with pytest.raises(ConfigError, match="others can write it"):
+        hosting.host(config, tmp_path)
+    with pytest.raises(ConfigError, match="trusted_keys names no public key"):
+        hosting.host(Config(networks=("digits",), require_signature=True), tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import fnmatch
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -20,9 +22,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """A wheel built from a copy, so that the checkout is left alone; without a network."""
+    return zipfile.ZipFile(_built(tmp_path_factory.mktemp("wheel") / "source", 1_600_000_000, {}))
+
+
+def _built(copy: Path, modified: int, environment: dict[str, str]) -> Path:
+    """The wheel of a copy of the checkout whose files are of that time."""
     pytest.importorskip("build", reason="the dev extra brings it")
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "source"
+    folder = copy.parent
     copy.mkdir()
     for room in ROOMS:
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -30,10 +36,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         if path.is_file():
             shutil.copy2(path, copy)
     (copy / "exits" / "left_over.tmp").write_text("not ours")
+    for path in copy.rglob("*"):
+        os.utime(path, (modified, modified))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    return zipfile.ZipFile(next(folder.glob("*.whl")))
+    return next(folder.glob("*.whl"))
 
 
 def test_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> None:
@@ -46,6 +55,14 @@ def test_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> None:
             if path.is_file() and any(fnmatch.fnmatch(inside, pattern) for pattern in patterns):
                 expected.add("/".join(part for part in ("delen", room, inside) if part))
     assert expected - names == set()
+
+
+def test_the_same_source_gives_the_same_wheel_bit_for_bit(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Built elsewhere, from files of another time, in another time zone and language, with other hashes."""
+    elsewhere = {"TZ": "Pacific/Auckland", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    again = _built(tmp_path / "another name for it", 1_650_000_001, elsewhere)
+    first, second = (hashlib.sha256(path.read_bytes()) for path in (Path(str(wheel.filename)), again))
+    assert first.hexdigest() == second.hexdigest()
 
 
 def test_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from delen.daemon import pipe as pipes
 from delen.daemon.arena import Need
-from delen.daemon.pipe import Attach, Drop, Failed, Load, Loaded, Measure, Measured, Pipe, PipeClosed, Post, Up
+from delen.daemon.pipe import Attach, Begin, Drop, Failed, Load, Loaded, Measure, Measured, Pipe, PipeClosed, Post, Up
 from delen.daemon.records import ExitDone, RowDone, RunFailed, RunReturned, StepDone
 from delen.policies.view import Row, Run
 from delen.tests.sample_profile import device
 
 TO_WORKER: list[pipes.ToWorker] = [
+    Begin("onnx", "auto", 1, 500),
     Attach(4096),
     Load("net", "/bundle", "0" * 64, 8, Need(256, 3, 10, 8), ""),
     Measure("net", None),

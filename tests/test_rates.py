@@ -10,7 +10,8 @@ from delen.clients.bounds import Bounds
 from delen.clients.wire import Answer, Refusal
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.simulate import Outcome, Simulation
-from delen.policies.rates import WINDOW_US, Bucket, Firm, Meter, Terms, overcommitted, terms_fault
+from delen.policies.bucket import Bucket
+from delen.policies.rates import WINDOW_US, Firm, Meter, Terms, overcommitted, terms_fault
 from delen.tests.simulation import served
 
 SECONDS = 2_000_000

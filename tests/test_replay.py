@@ -98,7 +98,7 @@ def test_every_policy_is_reproduced_exactly(tmp_path: Path, policy: str, seed: i
 
 
 def test_every_event_of_the_core_is_recorded() -> None:
-    asks = {"account", "can_run", "view", "running", "payloads", "wake_at", "learn"}
+    asks = {"account", "can_run", "view", "running", "payloads", "wake_at", "learn", "open_of"}
     events = {name for name, member in vars(Server).items() if isfunction(member) and not name.startswith("_")} - asks
     missing = events - vars(Recorded).keys()
     assert not missing, (

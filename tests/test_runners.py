@@ -220,7 +220,7 @@ def test_an_input_that_lies_scattered_in_memory_is_read_right(
 @pytest.mark.parametrize("make", REAL)
 def test_an_operator_that_the_engine_lacks_is_named(make: Make, tmp_path: Path) -> None:
     helper = pytest.importorskip("onnx", reason="makes graphs with onnx").helper
-    strange = graph([helper.make_node("Mystery", ["input"], ["output"], domain="example.test")], given=[4])
+    strange = graph([helper.make_node("Mystery", ["input"], ["output"], domain="com.microsoft")], given=[4])
     bundle = one_exit(tmp_path, strange, first_three_graph())
     with pytest.raises(EngineFault, match="Mystery") as caught:
         make(bundle).load(bundle, BATCH_MAX)

@@ -6,12 +6,12 @@ import pytest
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet, merge
 from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal
-from delen.daemon.behaviour import Behaviour
+from delen.daemon.behaviour import PAYLOAD, Behaviour
 from delen.daemon.config import Limits
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.records import Ended, ExitDone, Restart, RunReturned
 from delen.daemon.server import Server
-from delen.daemon.simulate import PAYLOAD, TENSORS, Outcome, Simulation
+from delen.daemon.simulate import TENSORS, Outcome, Simulation
 from delen.policies.correction_rivals import Static
 from delen.policies.exits import asked
 from delen.policies.view import GUARD

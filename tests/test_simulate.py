@@ -129,7 +129,7 @@ def test_a_spoilt_input_is_refused_by_the_engine() -> None:
     simulation.spoil = lambda request_id: request_id == bad
     [outcome] = simulation.run()
     assert isinstance(outcome.reply, Failure)
-    assert outcome.reply.code == "engine"
+    assert outcome.reply.code == "output"
 
 
 def test_a_lost_worker_is_back_when_it_was_said_to_be() -> None:

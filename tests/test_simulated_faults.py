@@ -49,7 +49,7 @@ def test_the_scripts_hold_all_that_can_go_wrong() -> None:
             failed[getattr(outcome.reply, "code", "answer")] += 1
         returned += simulation.returned
     assert returned > 0, "a run posted ahead was taken back before it began"
-    codes = {"answer", "cancelled", "deadline", "engine", "engine_crashed", "infeasible", "queue_full", "not_ready"}
+    codes = {"answer", "cancelled", "deadline", "output", "engine_crashed", "infeasible", "queue_full", "not_ready"}
     assert codes <= set(failed)
 
 

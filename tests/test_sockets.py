@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 import zmq
 
 from delen.clients.places import endpoint_path
-from delen.daemon.config import Limits
+from delen.daemon.config import Limits, TenantConfig
+from delen.daemon.rights import Rights
 from delen.daemon.sockets import AlreadyRunning, EndpointError, Endpoints, RuntimeLock
 
 WAIT_MS = 2_000
@@ -35,18 +37,24 @@ def test_a_directory_that_cannot_be_made_or_a_lock_that_is_a_link_is_named(tmp_p
     assert not (tmp_path / "elsewhere").exists()
 
 
+def bound(folder: Path, *names: str, **limits: int) -> Endpoints:
+    """Endpoints that admit this user."""
+    tenants = [TenantConfig(name=name, uids=(os.getuid(),)) for name in names]
+    return Endpoints(folder, tenants, Limits(**limits), Rights(tenants, own_uid=None, wall_s=0.0))
+
+
 def test_a_file_in_the_way_is_not_deleted(tmp_path: Path) -> None:
     path = endpoint_path(tmp_path, "a")
     path.parent.mkdir(parents=True)
     path.write_text("precious")
     with pytest.raises(EndpointError, match="in the way"):
-        Endpoints(tmp_path, ["a"], Limits())
+        bound(tmp_path, "a")
     assert path.read_text() == "precious"
 
 
 @pytest.fixture
 def endpoints(tmp_path: Path) -> Iterator[Endpoints]:
-    made = Endpoints(tmp_path, ["a", "b"], Limits(receive_count_max=4))
+    made = bound(tmp_path, "a", "b", receive_count_max=4)
     yield made
     made.close()
 
@@ -64,18 +72,31 @@ def connect(context: zmq.Context[zmq.Socket[bytes]], folder: Path, tenant: str, 
     return client
 
 
+def waited(endpoints: Endpoints, tenant: str, wait_ms: int = WAIT_MS) -> bool:
+    """Answer handshakes until a message of this tenant has come, or nothing comes for so long."""
+    poller = zmq.Poller()
+    endpoints.watch(poller)
+    socket = endpoints.door(tenant).socket
+    while True:
+        ready = dict(poller.poll(wait_ms))
+        endpoints.attend(0, 0.0)
+        if socket in ready or not ready:
+            return socket in ready
+
+
 def received(endpoints: Endpoints, tenant: str, count: int = 1) -> list[tuple[bytes, list[bytes]]]:
     """The next `count` messages."""
     found: list[tuple[bytes, list[bytes]]] = []
     while len(found) < count:
-        assert endpoints.sockets()[tenant].poll(WAIT_MS), f"{len(found)} of {count} messages came"
-        found += [(route, [bytes(frame) for frame in frames]) for route, frames in endpoints.receive(tenant, 1)]
+        assert waited(endpoints, tenant), f"{len(found)} of {count} messages came"
+        came = endpoints.receive(endpoints.door(tenant), 1)
+        found += [(route, [bytes(frame) for frame in frames]) for route, _, frames in came]
     return found
 
 
 @pytest.mark.e2e
 def test_sockets_are_their_owners_alone_and_go_with_the_daemon(tmp_path: Path) -> None:
-    made = Endpoints(tmp_path, ["a"], Limits())
+    made = bound(tmp_path, "a")
     path = endpoint_path(tmp_path, "a")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -91,7 +112,7 @@ def test_the_socket_of_a_daemon_that_died_is_taken_over(
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    made = Endpoints(tmp_path, ["a"], Limits())
+    made = bound(tmp_path, "a")
     with connect(context, tmp_path, "a", zmq.DEALER) as client:
         client.send(b"header")
         assert received(made, "a")[0][1] == [b"header"]
@@ -112,13 +133,35 @@ def test_messages_go_to_and_fro_with_and_without_an_empty_first_frame(
 
 
 @pytest.mark.e2e
+def test_every_message_names_who_the_kernel_says_sent_it(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        for _ in range(2):
+            client.send_multipart([b"header", b"tensor"])
+            assert waited(endpoints, "a")
+            (arrived,) = endpoints.receive(endpoints.door("a"), 1)
+            assert arrived.user == f"uid:{os.getuid()}"
+
+
+@pytest.mark.e2e
+def test_whoever_is_not_named_is_not_heard(tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    made = bound(tmp_path, "a")
+    made._rights.change([TenantConfig("a", uids=(os.getuid() + 1,))], 0.0)
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        client.send(b"header")
+        assert not waited(made, "a", wait_ms=200)
+    made.close()
+
+
+@pytest.mark.e2e
 def test_what_comes_by_one_endpoint_is_not_seen_at_another(
     endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     with connect(context, tmp_path, "a", zmq.DEALER) as client:
         client.send(b"for a")
         received(endpoints, "a")
-        assert not endpoints.sockets()["b"].poll(0)
+        assert not endpoints.door("b").socket.poll(0)
 
 
 @pytest.mark.e2e
@@ -141,7 +184,7 @@ def test_a_turn_takes_no_more_than_it_is_told_to(
         for number in range(4):
             client.send(bytes([number]))
         received(endpoints, "a", 1)
-        assert len(list(endpoints.receive("a", 1))) <= 1
+        assert len(list(endpoints.receive(endpoints.door("a"), 1))) <= 1
 
 
 @pytest.mark.e2e

@@ -122,11 +122,29 @@ def test_a_corrupt_profile_is_named_not_passed_over(tmp_path: Path, bundle: Bund
         find_profile(tmp_path, bundle, device())
 
 
-def test_an_enormous_file_is_refused_unread(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_damaged_profile_that_delen_wrote_is_found_from_its_copy(tmp_path: Path, bundle: Bundle) -> None:
     path = write_profile(tmp_path, _profile(bundle))
+    whole = path.read_bytes()
+    for damaged in (whole[:100], whole.replace(b"1", b"2", 1), b""):
+        path.write_bytes(damaged)
+        assert find_profile(tmp_path, bundle, device()) == (_profile(bundle), path, "")
     os.truncate(path, 17 * 1024 * 1024)
-    with pytest.raises(ProfileError, match="at most 16777216"):
-        find_profile(tmp_path, bundle, device())
+    assert find_profile(tmp_path, bundle, device()) == (_profile(bundle), path, "")
+
+
+@pytest.mark.parametrize("where", ["state", "bundle"])
+def test_an_enormous_file_or_a_link_is_refused_unread(tmp_path: Path, bundle: Bundle, where: str) -> None:
+    ours = Bundle(tmp_path / "bundle", bundle.manifest, bundle.digest)
+    path = tmp_path / {"state": "state/profiles/digits", "bundle": "bundle/profiles"}[where] / "x.json"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, 17 * 1024 * 1024)
+    with pytest.raises(ProfileError, match="more than 16777216 bytes"):
+        find_profile(tmp_path / "state", ours, device())
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    with pytest.raises(ProfileError, match="symbolic links"):
+        find_profile(tmp_path / "state", ours, device())
 
 
 def test_a_profile_that_could_not_be_read_again_is_not_written(tmp_path: Path, bundle: Bundle) -> None:
@@ -135,7 +153,7 @@ def test_a_profile_that_could_not_be_read_again_is_not_written(tmp_path: Path, b
     assert not (tmp_path / "profiles").exists()
 
 
-@pytest.mark.parametrize("failing", ["fsync", "write", "replace"])
+@pytest.mark.parametrize("failing", ["fsync", "write", "open", "replace"])
 def test_a_full_disk_leaves_the_old_profile_and_no_rubbish(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -145,8 +163,7 @@ def test_a_full_disk_leaves_the_old_profile_and_no_rubbish(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    owner: object = os if failing == "fsync" else Path
-    monkeypatch.setattr(owner, {"write": "open"}.get(failing, failing), fail)
+    monkeypatch.setattr(os, failing, fail)
     with pytest.raises(ProfileError, match=r"cannot write profile .*No space left on device; make room"):
         write_profile(tmp_path, _profile(bundle, "2026-01-01T00:00:00+00:00"))
     monkeypatch.undo()

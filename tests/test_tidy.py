@@ -36,7 +36,14 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX, PARAMETERS_MAX = 400, 70, 5
 UNDOCUMENTED_LINES_MAX = 8
 
 # Importable by every room, because they import nothing of delen but each other.
-PURE_CLIENTS = {"clients.wire", "clients.info", "clients.bounds", "clients.arrivals", "clients.places"}
+PURE_CLIENTS = {
+    "clients.wire",
+    "clients.info",
+    "clients.bounds",
+    "clients.arrivals",
+    "clients.places",
+    "clients.durable",
+} | {"clients.key_text"}
 # A room imports itself and the ones before it.
 ORDER = ("exits", "profiles", "policies", "daemon")
 
@@ -56,12 +63,13 @@ TRAINING = (
 )
 OWNERS: tuple[tuple[str, set[str], tuple[str, ...]], ...] = (
     ("an engine", ENGINES, ("exits/*_runner.py", "exits/torch_ops.py", *TRAINING)),
-    ("zmq", {"zmq"}, ("daemon/loop.py", "daemon/sockets.py", "daemon/*_bench.py", "clients/*.py")),
+    ("zmq", {"zmq"}, ("daemon/loop.py", "daemon/sockets.py", "daemon/door.py", "daemon/*_bench.py", "clients/*.py")),
     (
         "a clock",
         CLOCKS,
         (
-            *("daemon/loop.py", "daemon/worker.py", "daemon/*_bench.py"),
+            *("daemon/loop.py", "daemon/worker.py", "daemon/log_writer.py", "daemon/keeping.py", "daemon/*_bench.py"),
+            "daemon/rights.py",  # the type of a date in a file; the time is passed in
             *("exits/checkpoint.py", "exits/training.py", "exits/cut_costs.py", "profiles/me*.py", "clients/*.py"),
         ),
     ),
@@ -89,6 +97,9 @@ PURE = (
     "clients/bounds.py",
     "clients/arrivals.py",
     "clients/places.py",
+    "clients/key_text.py",
+    "daemon/guard.py",
+    "daemon/zap.py",
 )
 IMPURE = CLOCKS | CHANCE | {"os", "socket", "threading", "asyncio", "subprocess", "signal", "select", "zmq"}
 # The tops of loops and processes, where a fault of ours is logged before the process ends or carries on.

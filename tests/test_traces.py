@@ -1,208 +1,125 @@
-"""Arrivals of traces: the rate and duration asked for, the shape that was recorded, never more than there is."""
+"""Traces of requests: the ring keeps the last ones, pages fit into a reply, cursors miss and repeat nothing."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from delen.profiles.traces import arrivals_of_trace
+from delen.clients.bounds import Bounds
+from delen.clients.info import StepTrace
+from delen.clients.wire import HEADER_BYTES_MAX, VERSION, Failure, Infer, TensorSpec, TraceList
+from delen.daemon.records import Ran, StepDone, Trail
+from delen.daemon.traces import TraceRing, child
 
-# Read here, before the variables of whoever runs the tests are hidden from them.
-DATA = os.environ.get("DELEN_DATA", "")
-
-
-def rng(seed: int = 7) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-@pytest.fixture
-def azure(tmp_path: Path) -> Path:
-    """One arrival every 100 ms for a minute, but none in its second half minute's first ten seconds."""
-    seconds = [step / 10 for step in range(600) if not 300 <= step < 400]
-    lines = [f"2023-11-16 18:00:{second:010.7f},1,1" for second in seconds]
-    path = tmp_path / "azure.csv"
-    path.write_text("\r\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]))
-    return path
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STEPS = (StepDone(False, 0, 4, 30), StepDone(True, 0, 2, 10), StepDone(False, 1, 4, 50))
 
 
-@pytest.fixture
-def counts(tmp_path: Path) -> Path:
-    path = tmp_path / "counts.txt"
-    path.write_text("100,100,800,0\n")
-    return path
+def trail(request_id: bytes = b"id", *, ran: tuple[Ran, ...] = (), parent: str = "", started: bool = True) -> Trail:
+    infer = Infer(VERSION, request_id, "net", (TensorSpec("float32", (1,)),), Bounds(), parent)
+    return Trail(infer, 1_000, 1_200 if started else None, ran)
 
 
-@pytest.fixture
-def nab(tmp_path: Path) -> Path:
-    path = tmp_path / "nab.csv"
-    path.write_text("timestamp,value\n" + "\n".join(f"2014-04-10 00:{5 * i:02}:00,{300 + 300 * i}" for i in range(4)))
-    return path
+def failed(request_id: bytes = b"id") -> Failure:
+    return Failure(VERSION, request_id, "deadline", "too late")
 
 
-@pytest.fixture
-def servegen(tmp_path: Path) -> Path:
-    """Two clients: one bursty and steady in rate, one regular that is there for the second half only."""
-    folder = tmp_path / "servegen"
-    folder.mkdir()
-    (folder / "a.csv").write_text("0,5,2,Gamma,0.25,0.8\n600,5,2,Gamma,0.25,0.8\n")
-    (folder / "b.csv").write_text("0,0,0,,0,0\n600,10,0.3,Weibull,3.7,0.11\n")
-    return folder
+def filled(count: int, count_max: int, steps: int = 0) -> TraceRing:
+    ring = TraceRing(count_max)
+    for number in range(1, count + 1):
+        request_id = b"%d" % number
+        ring.add(2_000, failed(request_id), trail(request_id, ran=tuple([Ran(1_900, True, STEPS)] * steps)))
+    return ring
 
 
-def per_part(times_us: np.ndarray, parts: int, duration_s: float) -> list[int]:
-    counts: list[int] = np.bincount(times_us * parts // int(duration_s * 1e6), minlength=parts).tolist()
-    return counts
+def test_a_request_is_told_with_its_steps_reckoned_back_from_their_reports() -> None:
+    ring = TraceRing(4)
+    ran = Ran(1_500, True, STEPS), Ran(1_800, False, STEPS)
+    ring.add(2_000, failed(), trail(ran=ran))
+    (told,) = ring.page(0).requests
+    assert (told.number, told.outcome, told.arrival_us, told.total_us, told.queue_us) == (
+        1,
+        "deadline",
+        1000,
+        1000,
+        200,
+    )
+    assert told.steps == (
+        StepTrace(False, 0, 4, 410, 30),
+        StepTrace(True, 0, 2, 440, 10),
+        StepTrace(False, 1, 4, 450, 50),
+        # Its own head was not run the second time, but time passed.
+        StepTrace(False, 0, 4, 710, 30),
+        StepTrace(False, 1, 4, 750, 50),
+    )
+    assert TraceRing(4).page(0).requests == ()
 
 
-def test_timestamps_take_the_rate_exactly(azure: Path) -> None:
-    times_us = arrivals_of_trace("azure", azure, duration_s=2.0, rate_hz=200, rng=rng())
-    # 400 of 500 arrivals: 50 s of the trace, whose seconds 30 to 40 are silent.
-    assert per_part(times_us, 5, 2.0) == [100, 100, 100, 0, 100]
+def test_what_never_ran_has_no_time_in_the_queue() -> None:
+    ring = TraceRing(1)
+    ring.add(2_000, failed(), trail(started=False))
+    assert ring.page(0).requests[0].queue_us is None
 
 
-def test_timestamps_take_a_time_scale(azure: Path) -> None:
-    times_us = arrivals_of_trace("azure", azure, duration_s=4.0, time_scale=0.1, rng=rng())
-    assert per_part(times_us, 4, 4.0) == [100, 100, 100, 0]
+@given(count=st.integers(0, 60), count_max=st.integers(0, 40), after=st.integers(-5, 80))
+def test_a_cursor_neither_misses_nor_repeats(count: int, count_max: int, after: int) -> None:
+    ring = filled(count, count_max)
+    page = ring.page(after)
+    begun = after if 0 <= after <= count else 0
+    kept = range(max(begun, count - count_max) + 1, count + 1)
+    assert [one.number for one in page.requests] == list(kept)
+    assert [one.id for one in page.requests] == [b"%d" % number for number in kept]
+    assert page.next == count
+    assert not page.more
+    assert page.lost == max(0, count - count_max - begun)
 
 
-def test_a_random_start_is_elsewhere_but_as_long(azure: Path) -> None:
-    at_rate = [
-        arrivals_of_trace("azure", azure, duration_s=2.0, rate_hz=100, random_start=True, rng=rng(seed))
-        for seed in range(5)
-    ]
-    assert {len(times_us) for times_us in at_rate} <= {199, 200}
-    assert len({tuple(times_us) for times_us in at_rate}) == 5
-    scaled = [
-        arrivals_of_trace("azure", azure, duration_s=4.0, time_scale=0.1, random_start=True, rng=rng(seed))
-        for seed in range(5)
-    ]
-    assert all(times_us[-1] < 4_000_000 and times_us[0] >= 0 for times_us in scaled)
-    assert {len(times_us) // 10 for times_us in scaled} <= {29, 30, 31, 39, 40, 41}
+def test_pages_fit_into_a_header_and_lead_on_to_the_end() -> None:
+    ring = filled(300, 256, steps=16)
+    after, found = 0, []
+    while True:
+        page = ring.page(after)
+        reply = TraceList(VERSION, b"i" * 64, 2**62, page.next, page.more, page.lost, page.requests)
+        assert len(msgspec.msgpack.encode(reply)) <= HEADER_BYTES_MAX
+        found += [one.number for one in page.requests]
+        after = page.next
+        if not page.more:
+            break
+    assert found == list(range(45, 301))
 
 
-def test_counts_fill_the_duration_at_the_rate(counts: Path) -> None:
-    times_us = arrivals_of_trace("slopower", counts, duration_s=8.0, rate_hz=1000, rng=rng())
-    assert per_part(times_us, 4, 8.0) == [pytest.approx(count, rel=0.15) for count in (800, 800, 6400, 0)]
-    assert times_us.dtype == np.int64
-    assert (np.diff(times_us) >= 0).all()
+def test_one_request_of_endless_steps_is_told_alone() -> None:
+    assert len(filled(2, 4, steps=700).page(0).requests) == 1
 
 
-def test_counts_at_a_time_scale_keep_their_number(counts: Path, nab: Path) -> None:
-    times_us = arrivals_of_trace("slopower", counts, duration_s=3.0, time_scale=1 / 60, bin_s=60, rng=rng())
-    assert per_part(times_us, 3, 3.0) == [pytest.approx(count, rel=0.3) for count in (100, 100, 800)]
-    times_us = arrivals_of_trace("nab", nab, duration_s=2.5, time_scale=1 / 300, rng=rng())
-    # The last half second is half a bin of 900.
-    assert per_part(times_us, 5, 2.5) == [pytest.approx(count, rel=0.3) for count in (150, 150, 300, 300, 450)]
-
-
-def test_rate_and_time_scale_together_set_height_and_speed(nab: Path) -> None:
-    times_us = arrivals_of_trace("nab", nab, duration_s=2.0, time_scale=1 / 300, rate_hz=3000, rng=rng())
-    assert per_part(times_us, 2, 2.0) == [pytest.approx(count, rel=0.1) for count in (2000, 4000)]
-
-
-def test_counts_may_start_anywhere_that_leaves_enough(nab: Path) -> None:
-    totals = set()
-    for seed in range(20):
-        times_us = arrivals_of_trace("nab", nab, duration_s=1.0, time_scale=1 / 300, random_start=True, rng=rng(seed))
-        assert 0 <= times_us[0] < times_us[-1] < 1_000_000
-        totals.add(len(times_us) // 100)
-    # The first bin holds 300, the last 1,200.
-    assert min(totals) < 6
-    assert max(totals) > 9
-    assert max(totals) < 14
-
-
-def test_a_random_start_leaves_the_rate_as_asked(nab: Path, servegen: Path) -> None:
-    for kind, path, time_scale in (("nab", nab, 1 / 300), ("servegen", servegen, 1 / 600)):
-        for seed in range(5):
-            times_us = arrivals_of_trace(
-                kind, path, duration_s=1.0, rate_hz=20_000, time_scale=time_scale, random_start=True, rng=rng(seed)
-            )
-            assert len(times_us) == pytest.approx(20_000, rel=0.05)
-            assert 0 <= times_us[0] < times_us[-1] < 1_000_000
-
-
-def test_servegen_clients_are_superposed_at_their_rates(servegen: Path) -> None:
-    times_us = arrivals_of_trace("servegen", servegen, duration_s=1200.0, time_scale=1.0, rng=rng())
-    assert per_part(times_us, 2, 1200.0) == [pytest.approx(count, rel=0.1) for count in (3000, 9000)]
-    times_us = arrivals_of_trace("servegen", servegen, duration_s=60.0, rate_hz=100, rng=rng())
-    assert per_part(times_us, 2, 60.0) == [pytest.approx(count, rel=0.1) for count in (1500, 4500)]
-
-
-def test_servegen_gaps_have_the_fitted_spread(servegen: Path) -> None:
-    gaps = np.diff(arrivals_of_trace("servegen", servegen / "a.csv", duration_s=60, rate_hz=500, rng=rng()))
-    assert gaps.std() / gaps.mean() == pytest.approx(2.0, rel=0.05)
-    regular = servegen / "b.csv"
-    times_us = arrivals_of_trace("servegen", regular, duration_s=60, rate_hz=500, rng=rng())
-    gaps = np.diff(times_us)
-    assert gaps.std() / gaps.mean() == pytest.approx(0.30, rel=0.05)
-    assert times_us[0] > 29_000_000
-
-
-@pytest.mark.parametrize("family", ["Gamma", "Weibull"])
-def test_bursty_windows_of_few_arrivals_keep_their_mean(tmp_path: Path, family: str) -> None:
-    path = tmp_path / "few.csv"
-    path.write_text("\n".join(f"{600 * i},0.02,2.2,{family},0.5,1" for i in range(1000)))
-    times_us = arrivals_of_trace("servegen", path, duration_s=600_000, time_scale=1.0, rng=rng())
-    # Twelve to a window. Windows that each began with an arrival would have about 14.
-    assert len(times_us) / 1000 == pytest.approx(12, rel=0.05)
+def test_the_daemons_place_in_a_trace_is_a_child_of_the_callers_and_always_the_same() -> None:
+    found = child(PARENT, b"id")
+    assert found == child(PARENT, b"id")
+    version, trace, span, flags = found.split("-")
+    assert (version, trace, flags) == ("00", PARENT.split("-")[1], "01")
+    assert len(span) == 16
+    assert span != PARENT.split("-")[2]
+    assert child(PARENT, b"other") != found
+    assert TraceRing(1).page(0).requests == ()
+    ring = TraceRing(1)
+    ring.add(2_000, failed(), trail(parent=PARENT))
+    assert ring.page(0).requests[0].traceparent == found
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "fault"),
+    "wrong",
     [
-        ("azure", {"duration_s": 10, "rate_hz": 100}, "at most 49.9 per second, or 4.99 s"),
-        ("azure", {"duration_s": 60, "time_scale": 0.1}, "lasts 5.99 s .* never repeated"),
-        ("azure", {"duration_s": 1, "time_scale": 0.1, "rate_hz": 5}, "take only one"),
-        ("nab", {"duration_s": 60, "time_scale": 0.01}, "lasts 12 s .* raise time_scale 5-fold"),
-        ("counts", {"duration_s": 1, "rate_hz": 1}, "no traces are of kind 'counts'"),
-        ("nab", {"duration_s": 1}, "neither rate_hz nor time_scale"),
-        ("nab", {"duration_s": 0, "rate_hz": 1}, "duration_s is 0"),
-        ("nab", {"duration_s": 1, "rate_hz": -1}, "rate_hz is -1"),
-        ("nab", {"duration_s": 1, "rate_hz": 1, "bin_s": 60}, "leave it out"),
-        ("nab", {"duration_s": 1, "rate_hz": 9e8}, "at most 100000000"),
-        ("slopower", {"duration_s": 1, "time_scale": 1}, "give bin_s"),
+        "",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        PARENT.upper(),
+        PARENT.replace("00-", "ff-", 1),
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        PARENT + "\n",
+        PARENT + "-more",
     ],
 )
-def test_what_a_trace_cannot_give_is_refused(
-    azure: Path, counts: Path, nab: Path, kind: str, arguments: dict[str, Any], fault: str
-) -> None:
-    path = {"azure": azure, "slopower": counts}.get(kind, nab)
-    with pytest.raises(ValueError, match=fault):
-        arrivals_of_trace(kind, path, rng=rng(), **arguments)
-
-
-def test_a_silent_stretch_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
-    silent = tmp_path / "silent.txt"
-    silent.write_text("0,0,5")
-    with pytest.raises(ValueError, match="no arrivals in the 2 s used"):
-        arrivals_of_trace("slopower", silent, duration_s=2, time_scale=1, bin_s=1, rng=rng())
-    (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match=r"without .csv files"):
-        arrivals_of_trace("servegen", tmp_path / "none", duration_s=2, rate_hz=1, rng=rng())
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not DATA, reason="DELEN_DATA does not say where the published traces are")
-@pytest.mark.parametrize(
-    ("kind", "name", "cv"),
-    [
-        ("azure", "azure_llm/AzureLLMInferenceTrace_code.csv", (8, 16)),
-        ("azure", "azure_llm/AzureLLMInferenceTrace_conv.csv", (1.0, 1.2)),
-        ("servegen", "servegen_mm_image", (1.2, 1.6)),
-        ("slopower", "slopower/azure_full_trace.out.txt", (1.5, 3)),
-        ("slopower", "slopower/wikipedia_full_trace.out", (1, 1.3)),
-        ("nab", "nab/Twitter_volume_UPS.csv", (2, 4)),
-    ],
-)
-def test_the_published_traces_play_at_any_rate(kind: str, name: str, cv: tuple[float, float]) -> None:
-    path = Path(DATA) / "traces" / name
-    times_us = arrivals_of_trace(kind, path, duration_s=30, rate_hz=200, rng=rng())
-    assert len(times_us) == pytest.approx(6000, rel=0.05)
-    assert 0 <= times_us[0] <= times_us[-1] < 30_000_000
-    gaps = np.diff(times_us)
-    assert cv[0] < gaps.std() / gaps.mean() < cv[1]
+def test_what_is_no_traceparent_is_ignored(wrong: str) -> None:
+    assert child(wrong, b"id") == ""

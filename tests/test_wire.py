@@ -106,7 +106,7 @@ def test_what_is_no_message_is_malformed(frames: list[bytes], words: str) -> Non
     [
         ["infer", VERSION, b"id", "toy"],
         ["infer", VERSION, b"id", "toy", [["float32", [1]]], {"latncy_ms": 1}],
-        ["infer", VERSION, b"id", "toy", [["float32", [1]]], {}, "more"],
+        ["infer", VERSION, b"id", "toy", [["float32", [1]]], {}, "", "more"],
         ["hello", VERSION, b"id", "c", {"objective": "speed"}],
         ["teleport", VERSION, b"id"],
     ],

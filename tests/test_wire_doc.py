@@ -36,6 +36,9 @@ MAPS = {
     "tenant map": info.TenantStats,
     "certifiable map": info.Certifiable,
     "drift map": info.Drift,
+    "histogram map": info.Histogram,
+    "network stats map": info.NetworkStats,
+    "request trace map": info.RequestTrace,
 }
 
 

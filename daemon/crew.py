@@ -1,0 +1,219 @@
+"""All workers of the daemon: one for everybody, one for each tenant that has its own, and those on their way out.
+
+Role: the loop's view of workers. A `Lane` is a supervised worker with its networks, by keys (`routes.py`). Runs go to
+the lane of their network, and a worker's death touches nothing of another's. One run executes at a time all the same:
+they share the device. Flow: `start` -> `arrange` until all are ready -> `post`, `lost`, `tick`.
+
+Does not: poll, read clocks, or decide what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..exits.bundle import Bundle
+from ..policies.view import Run, Served
+from . import hosting
+from .config import Config
+from .desk import Desk, WorkerState
+from .journal_records import Samples
+from .pipe import PipeClosed, ToFront
+from .records import Effect, ExitDone, Payload
+from .server import Server
+from .supervisor import State, Supervisor
+from .worker_guest import WorkerDoor
+from .worker_process import Hosted, WorkerProcess
+
+
+class Lane(Supervisor):
+    """One supervised worker. `tenant`: whose alone it is. `retiring`: nothing new comes, it finishes what it has."""
+
+    def __init__(
+        self, config: Config, hosted: Mapping[str, Hosted], tenant: str | None = None, door: WorkerDoor | None = None
+    ) -> None:
+        """`door`: where workers come to that nobody here starts; None: they are started."""
+        super().__init__(config, hosted, spare=config.spare, make=WorkerProcess if door is None else door.guest)
+        self.tenant = tenant
+        self.retiring = False
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(self.hosted)
+
+
+class Crew:
+    """The lanes that serve, and those that are on their way out."""
+
+    def __init__(self, config: Config, state: Path, hosted: Mapping[str, Hosted]) -> None:
+        """`state`: the directory of profiles. `hosted`: by name."""
+        self.door = WorkerDoor(Path(config.worker_socket), config.worker_user) if config.worker == "socket" else None
+        self.lanes = [Lane(config, hosted, door=self.door)]
+        self.notes: list[str] = []
+        self._config = config
+        self._state = state
+        self._gone: list[Lane] = []
+        for tenant in config.tenants:
+            names = hosted if tenant.networks is None else tenant.networks
+            if tenant.isolation == "tenant" and names:
+                own = {own_key(name, tenant.name): hosted[name] for name in names}
+                self.lanes.append(Lane(config, own, tenant.name, self.door))
+
+    # ---- life
+
+    def start(self, now_us: int) -> None:
+        """Start every worker. Raises OSError."""
+        for lane in self.lanes:
+            lane.start(now_us)
+
+    def stop(self) -> None:
+        for lane in (*self.lanes, *self._gone):
+            lane.stop()
+        if self.door is not None:
+            self.door.close()
+
+    @property
+    def state(self) -> State:
+        """Of the worker that is furthest from ready."""
+        states = {lane.state for lane in self.lanes if not lane.retiring}
+        return "waiting" if "waiting" in states else "starting" if "starting" in states else "ready"
+
+    @property
+    def restarts(self) -> int:
+        return sum(lane.restarts for lane in self.lanes)
+
+    def told(self) -> WorkerState:
+        """What `stats` says of them."""
+        return WorkerState(self.state, self.restarts)
+
+    def wake_at(self) -> int | None:
+        """When `tick` has something to do; None when never."""
+        return min((due for lane in (*self.lanes, *self._gone) if (due := lane.wake_at()) is not None), default=None)
+
+    def tick(self, now_us: int) -> list[tuple[Lane, str]]:
+        """Let time pass for all; returns those to be counted lost, and why."""
+        late = [(lane, "it took too long to start") for lane in self.lanes if lane.tick(now_us)]
+        for lane in self._gone:
+            lane.tick(now_us)
+        for lane in (*self.lanes, *self._gone):
+            self.notes += lane.take_notes()
+        self._gone = [lane for lane in self._gone if lane.dying]
+        if self.door is not None and self.door.strangers:
+            uids = ", ".join(str(uid) for uid in sorted(set(self.door.strangers)))
+            self.notes.append(f"uid {uids} came to the engine's socket and was turned away")
+            self.door.strangers.clear()
+        return late
+
+    def lost(self, now_us: int, lane: Lane, reason: str, server: Server) -> list[Effect]:
+        """A lane's worker is gone: start another, and let the core sort out what it was running."""
+        if lane.state == "waiting":
+            return []
+        whose = f"tenant {lane.tenant}'s worker" if lane.tenant is not None else "the worker"
+        self.notes.append(
+            f"{whose} is lost ({reason}); {'the spare takes over' if lane.spare == 'ready' else 'starting another'}"
+        )
+        ready_us = lane.lost(now_us)
+        effects = server.worker_lost(now_us, ready_us, lane.keys if len(self.lanes) > 1 else None)
+        if lane.state == "ready":
+            server.worker_ready(now_us, lane.keys)
+        return effects
+
+    def retire(self, now_us: int, lane: Lane) -> None:
+        """This lane has nothing left to do."""
+        self.lanes.remove(lane)
+        self.dismiss(now_us, lane)
+
+    def dismiss(self, now_us: int, lane: Lane) -> None:
+        """End a lane's workers; they are looked after until they are gone."""
+        lane.retire(now_us)
+        self._gone.append(lane)
+
+    # ---- messages
+
+    def filenos(self) -> list[int]:
+        """The descriptors to poll."""
+        # Each once: several may wait at one door.
+        return list(dict.fromkeys(fd for lane in self.lanes for fd in lane.filenos()))
+
+    def lane_of(self, key: str) -> Lane:
+        """Who has the network with this key."""
+        return next(lane for lane in self.lanes if key in lane.hosted)
+
+    def arrange(self, now_us: int, lane: Lane, message: ToFront, server: Server, desk: Desk) -> bool:
+        """Take in a message of a start; True once all that lane has is served. Raises WorkerFailed, ProfileError."""
+        if not self.hear(now_us, lane, message):
+            return False
+        for key in sorted(lane.keys - server.networks.keys()):
+            self.serve(lane, key, self.view(lane, key), server, desk)
+        promised = hosting.overcommitted(self._config, server.networks)
+        self.notes += [promised] if promised else []
+        server.worker_ready(now_us, lane.keys)
+        return True
+
+    def hear(self, now_us: int, lane: Lane, message: ToFront) -> bool:
+        """Take in a message of a start; True once that lane is ready. Raises WorkerFailed, ProfileError."""
+        return lane.arrange(message, partial(hosting.find, state=self._state, notes=self.notes), now_us)
+
+    def view(self, lane: Lane, key: str, like: Served | None = None) -> Served:
+        """A network as policies see it. `like`: as it is served already, of the same bundle."""
+        if like is not None:
+            return replace(like, key=key, away_until_us=0)
+        profile = lane.profiles[key]
+        view = hosting.served(lane.hosted[key].bundle, profile, self._config.limits.batch_max)
+        view.key, view.correction = key, hosting.follows(self._config, profile)
+        return view
+
+    def serve(self, lane: Lane, key: str, view: Served, server: Server, desk: Desk) -> None:
+        """New requests to this network go to this lane from now on."""
+        profile = lane.profiles[key]
+        server.networks[key] = view
+        server.routes.lead(view.name, key, lane.tenant)
+        if lane.tenant is None:
+            desk.networks[view.name] = hosting.info(lane.hosted[key].bundle, profile, view)
+            if profile.quick:
+                failed = hosting.keep(profile, self._state)
+                self.notes += [failed] if failed else []
+
+    def post(self, run: Run, payloads: Sequence[Payload]) -> None:
+        """Hand a run to its lane. Raises PipeClosed."""
+        self.lane_of(run.network).post(run, payloads)
+
+    def drop(self, tickets: tuple[int, ...]) -> None:
+        """These requests are over; whoever has features of them may forget them."""
+        for lane in self.lanes:
+            lane.drop(tickets)
+
+    def tidy(self) -> list[Lane]:
+        """Tell all what they may forget; returns those that are gone."""
+        gone = []
+        for lane in self.lanes:
+            try:
+                lane.tidy()
+            except PipeClosed:
+                gone.append(lane)
+        return gone
+
+    def ask_yield(self, run_id: int) -> None:
+        """Ask this run to give way, wherever it is."""
+        for lane in self.lanes:
+            lane.ask_yield(run_id)
+
+    def with_logits(self, done: ExitDone, key: str) -> ExitDone:
+        """The report with its logits. Raises PipeClosed where it cannot be true."""
+        return self.lane_of(key).with_logits(done, key)
+
+    def bundles(self) -> list[Bundle]:
+        """What everybody is served."""
+        [lane] = [lane for lane in self.lanes if lane.tenant is None and not lane.retiring]
+        return [hosted.bundle for hosted in lane.hosted.values()]
+
+    def samples(self, key: str) -> Samples | None:
+        """What a network's calibration file holds, for a journal."""
+        return hosting.samples(self.lane_of(key).hosted, key)
+
+
+def own_key(name: str, tenant: str | None) -> str:
+    """The key of a network, or of one that a tenant has to itself."""
+    return name if tenant is None else f"{name}@{tenant}"

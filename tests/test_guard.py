@@ -1,0 +1,75 @@
+"""What connections may do to the daemon: caps, cooling down, and memory that grows while nothing is delivered."""
+
+from __future__ import annotations
+
+from delen.daemon.guard import CLOSED_US_MAX, CLOSED_US_MIN, FORGIVEN_US, ConnectionGuard, Intake, Manners, MemoryGuard
+
+MB = 1024**2
+
+
+def test_one_too_many_is_noticed_and_those_that_go_make_room() -> None:
+    guard = ConnectionGuard(3)
+    assert [guard.accepted(fd) for fd in (5, 6, 7)] == [False] * 3
+    guard.gone(6)
+    assert not guard.accepted(8)
+    assert guard.accepted(9)
+
+
+def test_a_closed_door_counts_nothing_and_opens_when_due() -> None:
+    guard = ConnectionGuard(1)
+    guard.accepted(5)
+    guard.close(1000)
+    # Events that were on their way when it was closed.
+    assert not guard.accepted(6)
+    assert not guard.due(1000 + CLOSED_US_MIN - 1)
+    assert guard.due(1000 + CLOSED_US_MIN)
+    guard.opened(1000 + CLOSED_US_MIN)
+    assert guard.open_at_us is None
+    assert not guard.fds
+
+
+def test_a_door_that_fills_up_at_once_stays_closed_ever_longer_until_it_was_calm() -> None:
+    guard, now_us, waits = ConnectionGuard(1), 0, []
+    for _ in range(8):
+        waits.append(guard.close(now_us))
+        now_us += waits[-1]
+        guard.opened(now_us)
+    assert waits[:3] == [CLOSED_US_MIN, 2 * CLOSED_US_MIN, 4 * CLOSED_US_MIN]
+    assert waits[-1] == CLOSED_US_MAX
+    assert guard.close(now_us + FORGIVEN_US) == CLOSED_US_MIN
+
+
+def test_too_many_malformed_within_the_window_cool_a_tenant_down_once() -> None:
+    manners = Manners(malformed_max=3, window_us=1000, cool_us=500)
+    assert [manners.malformed(at) for at in (0, 10, 20)] == [False, False, True]
+    assert manners.until_us == 520
+    assert not manners.malformed(30), "it cools down already"
+    assert manners.cooling(519)
+    assert not manners.cooling(520)
+    assert manners.until_us is None
+
+
+def test_a_few_malformed_over_a_long_time_are_forgiven() -> None:
+    manners = Manners(malformed_max=3, window_us=1000, cool_us=500)
+    assert not any(manners.malformed(at) for at in range(0, 100_000, 600))
+
+
+def test_who_takes_in_bytes_and_delivers_nothing_while_memory_grows_is_suspected() -> None:
+    guard = MemoryGuard(32 * MB)
+    assert not guard.grown(100 * MB)
+    assert not guard.grown(131 * MB)
+    assert guard.grown(132 * MB)
+    intakes = {"a": Intake(delivered=0, busy=1), "b": Intake(delivered=50, busy=3), "c": Intake(delivered=0, busy=0)}
+    assert guard.suspects(132 * MB, intakes) == ["a"]
+
+
+def test_memory_that_is_in_use_becomes_the_calm_level_once_nobody_sends() -> None:
+    guard = MemoryGuard(32 * MB)
+    guard.grown(100 * MB)
+    assert guard.grown(200 * MB)
+    assert guard.suspects(200 * MB, {"b": Intake(delivered=9, busy=1)}) == []
+    assert guard.grown(200 * MB), "somebody still sends: not yet calm"
+    assert guard.suspects(200 * MB, {"b": Intake(delivered=0, busy=0)}) == []
+    assert not guard.grown(210 * MB)
+    assert not guard.grown(90 * MB), "less than before is calm, and counts from there"
+    assert guard.grown(122 * MB)
