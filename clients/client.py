@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import zmq
 
-from .asking import Asking, now_us
+from .asking import Asking, class_index, now_us
 from .bounds import Bounds
 from .calls import Call, reply_of, result_of
 from .errors import Cancelled, DelenError
@@ -174,13 +174,13 @@ class Client(Asking):
         reply: StatsReply = self._ask(Stats)
         return reply
 
-    def feedback(self, request: Result | bytes, label: int) -> bool:
+    def feedback(self, request: Result | bytes, label: SupportsIndex) -> bool:
         """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
 
         Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
         """
         answered = request if isinstance(request, bytes) else request.answer.id
-        return not (self._ask(Feedback, answered, label)).withdrawn
+        return not (self._ask(Feedback, answered, class_index(label))).withdrawn
 
     def ping(self) -> int:
         """Round trip to the daemon's front, in microseconds."""

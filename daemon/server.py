@@ -127,7 +127,6 @@ class Server:
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
         wanted = self.assurance.terms(tenant, infer.network, wanted)
-        self.assurance.audits.stir(now_us)
         self._tickets += 1
         queued_bytes = self._requests.queued_bytes(tenant) + len(payload)
         newcomer = self._intake.newcomer(now_us, tenant, served, self._tickets)
@@ -136,6 +135,8 @@ class Server:
         if isinstance(verdict, Refusal):
             return verdict, []
         chosen, waiting = verdict
+        # Who was refused leaves the device as idle as it was.
+        self.assurance.audits.stir(now_us)
         waiting.audit = self.assurance.drawn(infer.id, chosen)
         self.ledger.accept(now_us, tenant, wanted, waiting)
         self._requests.add(Request(tenant, infer.id, infer, payload, wanted, chosen, waiting))
@@ -312,7 +313,7 @@ class Server:
         held = row.gated and posted.audit
         effects = self._end(request, ended, forget=kept and not row.gated)
         if held and isinstance(ended.reply, Answer):
-            return effects + self.assurance.hold(request)
+            return effects + self.assurance.hold(now_us, request)
         return [*effects, Forget((row.ticket,))] if held else effects
 
     def _run_failed(self, now_us: int, flight: Flight, failed: RunFailed) -> list[Effect]:
