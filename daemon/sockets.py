@@ -99,7 +99,7 @@ class Endpoints:
             header, kind, more = socket.recv(), _DEALER, socket.getsockopt(zmq.RCVMORE)
             if more and not header:
                 header, kind, more = socket.recv(), _REQ, socket.getsockopt(zmq.RCVMORE)
-            frames: list[bytes | memoryview] = [header]
+            frames: list[bytes | memoryview] = [header] if header or more else []
             while more:
                 # A tensor may be large and is left where ZeroMQ put it.
                 frame = socket.recv(copy=False)

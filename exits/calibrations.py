@@ -71,7 +71,7 @@ def find_own(state: Path, bundle: Bundle) -> Own | None:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise BundleError(f"{path} is larger than {FILE_BYTES_MAX} bytes; remove it, or run delen calibrate again")
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its owner and rights") from error

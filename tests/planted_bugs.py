@@ -121,31 +121,31 @@ def _features_dropped_early(simulation: DeskSimulation, patch: Patch) -> None:
 
 
 def _late_and_said_to_be_met(simulation: DeskSimulation, patch: Patch) -> None:
-    def broken(original: Any, *args: Any) -> tuple[str, ...]:
-        return tuple(name for name in original(*args) if name != "latency_ms")
+    def broken(original: Any, *args: Any, **named: Any) -> tuple[str, ...]:
+        return tuple(name for name in original(*args, **named) if name != "latency_ms")
 
     _wrap(patch, endings, "_broken", broken)
 
 
 def _shallow_and_said_to_be_met(simulation: DeskSimulation, patch: Patch) -> None:
-    def broken(original: Any, *args: Any) -> tuple[str, ...]:
-        return tuple(name for name in original(*args) if name != "accuracy")
+    def broken(original: Any, *args: Any, **named: Any) -> tuple[str, ...]:
+        return tuple(name for name in original(*args, **named) if name != "accuracy")
 
     _wrap(patch, endings, "_broken", broken)
 
 
 def _clock_of_its_own(simulation: DeskSimulation, patch: Patch) -> None:
-    def answer(original: Any, request: Request, stop: Any, now_us: int) -> Ended:
-        ended: Ended = original(request, stop, now_us - 50)
+    def answer(original: Any, request: Request, stop: Any, now_us: int, *, kept: bool) -> Ended:
+        ended: Ended = original(request, stop, now_us - 50, kept=kept)
         return ended
 
     _wrap(patch, server, "answer", answer)
 
 
 def _back_to_an_earlier_exit(simulation: DeskSimulation, patch: Patch) -> None:
-    def answer(original: Any, request: Request, stop: Any, now_us: int) -> Ended:
+    def answer(original: Any, request: Request, stop: Any, now_us: int, *, kept: bool) -> Ended:
         request.waiting.last_reached = min(request.waiting.last_reached, request.waiting.mandatory)
-        ended: Ended = original(request, stop, now_us)
+        ended: Ended = original(request, stop, now_us, kept=kept)
         return ended
 
     _wrap(patch, server, "answer", answer)
@@ -182,9 +182,9 @@ def _without_heads(done: ExitDone) -> ExitDone:
 
 
 def _batch_charged_to_each(simulation: DeskSimulation, patch: Patch) -> None:
-    def answer(original: Any, request: Request, stop: Any, now_us: int) -> Ended:
+    def answer(original: Any, request: Request, stop: Any, now_us: int, *, kept: bool) -> Ended:
         request.energy_mj = None if request.energy_mj is None else request.energy_mj * max(request.batches)
-        ended: Ended = original(request, stop, now_us)
+        ended: Ended = original(request, stop, now_us, kept=kept)
         return ended
 
     _wrap(patch, server, "answer", answer)
