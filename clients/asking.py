@@ -6,10 +6,11 @@ Role: the base of both, around one `connection.Connection`. Does not: send, read
 from __future__ import annotations
 
 import math
+import operator
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import zmq
 from msgspec.structs import replace
@@ -132,6 +133,17 @@ class Asking:
 
     def _no_welcome(self) -> BadReply:
         return BadReply("the daemon answers but has not welcomed this client")
+
+
+def class_index(label: SupportsIndex) -> int:
+    """A label as the wire takes it: numpy's integers are as good as Python's. Raises BadRequest."""
+    try:
+        index = operator.index(label)
+    except TypeError:
+        index = -1
+    if isinstance(label, bool) or not 0 <= index < 2**63:
+        raise BadRequest(f"label is {label!r:.60}; expected the index of a class, an integer from 0", code="label")
+    return index
 
 
 def _timeout_us(timeout_s: float) -> int:

@@ -8,12 +8,12 @@ Does not: know the protocol's rules (connection.py), use threads.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import zmq
 import zmq.asyncio
 
-from .asking import Asking, now_us, whole
+from .asking import Asking, class_index, now_us, whole
 from .calls import Call, reply_of, result_of
 from .connection import TICK_US
 from .endpoints import locate
@@ -103,13 +103,13 @@ class AsyncClient(Asking):
         reply: TraceList = await self._ask(Traces, tenant, after)
         return reply
 
-    async def feedback(self, request: Result | bytes, label: int) -> bool:
+    async def feedback(self, request: Result | bytes, label: SupportsIndex) -> bool:
         """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
 
         Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
         """
         answered = request if isinstance(request, bytes) else request.answer.id
-        return not (await self._ask(Feedback, answered, label)).withdrawn
+        return not (await self._ask(Feedback, answered, class_index(label))).withdrawn
 
     async def manage(self, action: str, network: str) -> Managed:
         """As `Client.manage`."""

@@ -63,14 +63,19 @@ def networks_command(data: Path | None, weights: Path | None, work: Path | None,
 
 
 @contextmanager
-def _serving(bundle: Path, state: Path) -> Iterator[Ask]:
+def _serving(bundle: Path, state: Path, exit_index: int | None) -> Iterator[Ask]:
     from ..daemon.network_bench import Reply
     from .one_by_one import serving
 
-    with serving(str(bundle), state) as ask:
-        yield lambda inputs, bounds: [
-            Reply(one.label, one.exit, one.answer.compute_us, one.latency_us) for one in ask(inputs, bounds)
-        ]
+    with TemporaryDirectory(prefix="delen-") as folder:
+        config = Path(folder) / "delen.toml"
+        if exit_index is not None:
+            config.write_text(f'policy = "fixed-exit"\n\n[policy_options]\nexit = {exit_index}\n')
+        arguments = [] if exit_index is None else ["--config", str(config)]
+        with serving(str(bundle), state, arguments) as ask:
+            yield lambda inputs, bounds: [
+                Reply(one.label, one.exit, one.answer.compute_us, one.latency_us) for one in ask(inputs, bounds)
+            ]
 
 
 @contextmanager

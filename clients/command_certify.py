@@ -11,6 +11,7 @@ import click
 from msgspec.structs import asdict
 
 from .exit_codes import CommandFailed, ExitCode
+from .options import BELOW_ONE
 from .tables import Column, count, json_option, mark, milliseconds, percent, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
     from ..policies.gates import CertifiedPlan
     from ..profiles.costs import Costs
 
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-
 
 @click.command("certify")
 @click.argument("network")
-@click.option("--accuracy", type=SHARE, required=True, help="Share of answers that must be right.")
-@click.option("--certainty", type=SHARE, default=0.9, show_default=True, help="Of the certificate.")
+@click.option("--accuracy", type=BELOW_ONE, required=True, help="Share of answers that must be right.")
+@click.option("--certainty", type=BELOW_ONE, default=0.9, show_default=True, help="Of the certificate.")
 @click.option("--conditional", is_flag=True, help="It must also hold among answers given at any exit or before.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw it, too.")
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where profiles are kept.")
@@ -108,7 +107,8 @@ def _show_plan(told: Explained, plan: CertifiedPlan) -> None:
         f"{milliseconds(told.time_us_max or math.inf)}), {percent(plan.time_us / told.full_us)} of running to the end"
         f"{beside}"
     )
-    say(f"differs from the last exit's answer for at most {percent(plan.disagreement)}; audits watch that")
+    if plan.gated:
+        say(f"of answers gates let go, at most {percent(plan.disagreement)} are not the last exit's; audits watch that")
     say(f"highest accuracy that can be certified: {told.best:.4f}")
 
 

@@ -63,8 +63,8 @@ class NetworkInfo(Record, frozen=True):
 class Certifiable(Record, frozen=True):
     """What can be certified of a network here at `certainty`, from `n` held-out samples.
 
-    `best`: the highest accuracy bound that is accepted; `exits`: of each exit for all requests, by a test of its own,
-    0 for those never chosen.
+    `best`: the highest accuracy bound that is accepted, without others beside it; `exits`: of each exit for all
+    requests, by a test of its own, 0 for those never chosen.
     """
 
     certainty: float
@@ -142,10 +142,10 @@ class RequestTrace(Record, frozen=True):
 class TenantStats(Record, frozen=True):
     """One tenant's row of the ledger, since the daemon started. Percentiles are of the last answers kept.
 
-    `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need.
-    `drift`: by network, for tenants whose accuracy is certified. `undeliverable`: ends whose reader was gone or too
-    slow. `refusals`, `failures`: by code, of all its messages; `broken`: by bound. `latency`, `queue`: of its answers,
-    in all and until their first run, by network.
+    `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need,
+    audits apart. `drift`: by network, for tenants whose accuracy is certified. `undeliverable`: ends whose reader was
+    gone or too slow. `refusals`, `failures`: by code, of all its messages; `broken`: by bound. `latency`, `queue`: of
+    its answers, in all and until their first run, by network.
     """
 
     tenant: str

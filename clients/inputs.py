@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict
 import msgspec
 import numpy as np
 
-from .bounds import Bounds, ConditionSet, Objective, OnMiss, bounds_fault
+from .bounds import Bounds, Certifies, ConditionSet, Objective, OnMiss, bounds_fault
 from .errors import BadRequest
 from .info import NetworkInfo
 from .wire import Array
@@ -30,6 +30,7 @@ class BoundArguments(TypedDict, total=False):
     accuracy: float | None
     energy_mj: float | None
     certainty: float
+    certificate: Certifies
     objective: Objective | None
     on_miss: OnMiss
     conditions: Conditions | None

@@ -20,10 +20,10 @@ Ask: TypeAlias = Callable[[Array, Mapping[str, Any]], Sequence[Result]]
 
 
 @contextmanager
-def serving(bundle: str, state_dir: Path) -> Iterator[Ask]:
-    """A private daemon with one network. Raises DaemonFailed, and whatever `Client.infer` does."""
+def serving(bundle: str, state_dir: Path, arguments: Sequence[str] = ()) -> Iterator[Ask]:
+    """A private daemon with one network; `arguments`: of `delen serve`. Raises DaemonFailed, DelenError."""
     with (
-        PrivateDaemon([TENANT], [bundle], state_dir=state_dir) as daemon,
+        PrivateDaemon([TENANT], [bundle], state_dir=state_dir, arguments=arguments) as daemon,
         Client(TENANT, endpoint=daemon.endpoint(TENANT)) as client,
     ):
         (network,) = (one.name for one in client.networks())

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 WAIT_STEP_S = 0.2
-BOUND_NAMES = ("latency_ms", "accuracy", "energy_mj", "certainty", "objective", "on_miss", "conditions")
+BOUND_NAMES = ("latency_ms", "accuracy", "energy_mj", "certainty", "certificate", "objective", "on_miss", "conditions")
 
 
 class Finite(click.FloatRange):
     """A number above 0; unlike click's own range it takes neither NaN nor infinity."""
 
-    def __init__(self, upper: float | None = None) -> None:
-        super().__init__(min=0, min_open=True, max=upper)
+    def __init__(self, upper: float | None = None, *, below: bool = False) -> None:
+        """`below`: `upper` itself is too much."""
+        super().__init__(min=0, min_open=True, max=upper, max_open=below)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = super().convert(value, param, ctx)
@@ -63,7 +64,7 @@ def _said_as(param: click.Parameter | None, ctx: click.Context | None) -> str:
 
 
 OVER_ZERO = Finite()
-SHARE = Finite(1)
+SHARE, BELOW_ONE = Finite(1), Finite(1, below=True)
 
 _CONNECTION = (
     click.option("--tenant", metavar="NAME", help="Ask as this tenant.  [default: $DELEN_TENANT, else default]"),
@@ -75,7 +76,12 @@ _BOUNDS = (
     click.option("--latency-ms", type=OVER_ZERO, help="Bound: an answer within this time."),
     click.option("--accuracy", type=SHARE, help="Bound: expected accuracy of at least this share, e.g. 0.9."),
     click.option("--energy-mj", type=OVER_ZERO, help="Bound: charged at most this much energy."),
-    click.option("--certainty", type=SHARE, help="How sure the accuracy bound must be certified."),
+    click.option("--certainty", type=BELOW_ONE, help="How sure the accuracy bound must be certified."),
+    click.option(
+        "--certificate",
+        type=click.Choice(["marginal", "conditional"]),
+        help="Of all answers, or also of those alone that left at any exit or before.",
+    ),
     click.option(
         "--objective", type=click.Choice(["accuracy", "latency", "energy"]), help="Improve this in the slack."
     ),

@@ -5,9 +5,9 @@ Role: one method per message of the wire, on top of `_ask`, which `client.Client
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from .asking import Asking, whole
+from .asking import Asking, class_index, whole
 from .inputs import bounds_of
 from .wire import (
     BoundsSet,
@@ -67,13 +67,13 @@ class Verbs(Asking):
         """How a tenant's last requests went (default: this one's), those with numbers above `after`; a page of them."""
         return self._ask(TraceList, Traces, tenant, after)
 
-    def feedback(self, request: Result | bytes, label: int) -> bool:
+    def feedback(self, request: Result | bytes, label: SupportsIndex) -> bool:
         """Tell the right label of an answer while its window is open; whether this tenant's certificates stand.
 
         Raises Refused: no answer of yours with this id is kept. BadRequest: there is no such class.
         """
         answered = request if isinstance(request, bytes) else request.answer.id
-        return not self._ask(Noted, Feedback, answered, label).withdrawn
+        return not self._ask(Noted, Feedback, answered, class_index(label)).withdrawn
 
     def manage(self, action: str, network: str) -> Managed:
         """Have other networks served: `add` or `swap` a bundle (name, or path at the daemon), or `remove` a network.

@@ -297,8 +297,7 @@ _decode_reply = msgspec.msgpack.Decoder(Reply).decode
 def encode(message: Request | Reply, tensors: Sequence[Array | bytes | memoryview] = ()) -> list[bytes | memoryview]:
     """Frames of one message. Arrays are sent as they lie in memory; one that is not contiguous is copied first."""
     frames: list[bytes | memoryview] = [_encoder.encode(message)]
-    for tensor in tensors:
-        frames.append(np.ascontiguousarray(tensor).data.cast("B") if isinstance(tensor, np.ndarray) else tensor)
+    frames += [np.ascontiguousarray(each).data.cast("B") if isinstance(each, np.ndarray) else each for each in tensors]
     return frames
 
 

@@ -10,6 +10,7 @@ Does not: plan exits, end requests, or know clocks.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..clients.info import Drift
 from ..clients.wire import Proof
@@ -32,33 +33,35 @@ class Assurance:
         """`audits`: none without, for policies whose runs never give way."""
         self._share = limits.audit_share if limits.audits_max and audits else 0.0
         self.audits = Audits(limits.audits_max)
-        self._standings: dict[tuple[str, str], Standing] = {}
+        self._standings: dict[str, dict[str, Standing]] = {}
 
     def terms(self, tenant: str, network: str, wanted: Asked) -> Asked:
         """Bounds as they can be asked for: without a certificate where that was withdrawn."""
         if wanted.accuracy is None:
             return wanted
-        standing = self._standings.get((tenant, network))
-        return wanted if standing is None or not standing.withdrawn else wanted._replace(withdrawn=True)
+        return wanted._replace(withdrawn=True) if self.withdrawn(tenant, network) else wanted
 
     def drawn(self, request_id: bytes, plan: ExitPlan) -> bool:
         """Whether an answer that gates let go under this plan will be looked at again."""
         return plan.gate is not None and marked(request_id, self._share, SEED)
 
     def kept(self, request: Request) -> bool:
-        """Count an answer; whether its accuracy bound, if it has one, is kept."""
+        """Count an answer; whether its accuracy bound, if any, is kept. What was withdrawn is claimed no more."""
         if request.asked.accuracy is None:
             return True
-        early, proof = forced_at(request), request.plan.proof
+        if request.plan.proof is not None and self.withdrawn(request.tenant, request.waiting.served.name):
+            request.plan = replace(request.plan, certificate="withdrawn", proof=None)
+        early, proof, waiting = forced_at(request), request.plan.proof, request.waiting
         if proof is None:
-            return early is None
-        return self._standing(request.tenant, request.waiting.served.name).keeps(proof, early)
+            # What is not certified is at least expected.
+            return early is None and waiting.served.costs.accuracy[waiting.last_reached] >= request.asked.accuracy
+        return self._standing(request.tenant, waiting.served.name).keeps(proof, early)
 
-    def hold(self, request: Request) -> list[Effect]:
+    def hold(self, now_us: int, request: Request) -> list[Effect]:
         """It was answered and its features are on the device; returns what the device may forget instead."""
         waiting, gate = request.waiting, request.plan.gate
         assert gate is not None, "only gates let a request go that is held here"
-        audit = Audit(request.tenant, waiting.served, waiting.stage, request.label, gate.disagreement)
+        audit = Audit(request.tenant, waiting.served, waiting.stage, request.label, gate.disagreement, now_us)
         given_up = self.audits.hold(waiting.ticket, audit)
         if given_up is None:
             return []
@@ -100,14 +103,15 @@ class Assurance:
 
     def told(self, tenant: str) -> dict[str, Drift]:
         """For `stats`: by network."""
-        return {network: each.told() for (owner, network), each in self._standings.items() if owner == tenant}
+        return {network: standing.told() for network, standing in self._standings.get(tenant, {}).items()}
 
     def withdrawn(self, tenant: str, network: str) -> bool:
-        standing = self._standings.get((tenant, network))
+        standing = self._standings.get(tenant, {}).get(network)
         return standing is not None and standing.withdrawn
 
     def _standing(self, tenant: str, network: str) -> Standing:
-        standing = self._standings.get((tenant, network))
+        standings = self._standings.setdefault(tenant, {})
+        standing = standings.get(network)
         if standing is None:
-            standing = self._standings[tenant, network] = Standing()
+            standing = standings[network] = Standing()
         return standing

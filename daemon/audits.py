@@ -12,21 +12,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from ..policies.batches import BLOCK_US_MAX
 from ..policies.view import NEVER_US, Row, Run, Served
 from .records import Flight, RowDone
 
 # Audits begin after the device had nothing to do for so long: whoever asks again at once finds it free.
 IDLE_US = 2_000
+# With requests always at its heels the device is never idle for long: then the next pause will do, after this wait.
+PATIENCE_US = 100_000
 
 
 class Audit(NamedTuple):
-    """An answer to look at again. `stage`: segments finished; `miss_max`: how often such answers may differ."""
+    """An answer to look at again. `stage`: segments finished; `miss_max`: how often such answers may differ.
+
+    `held_us`: since when it waits.
+    """
 
     tenant: str
     served: Served
     stage: int
     label: int
     miss_max: float
+    held_us: int
 
 
 class Found(NamedTuple):
@@ -65,14 +72,18 @@ class Audits:
 
     def wake_at(self) -> int:
         """When the next may begin, if nothing else happens until then."""
-        return self._quiet_us if self._waiting else NEVER_US
+        if not self._waiting:
+            return NEVER_US
+        return min(self._quiet_us, next(iter(self._waiting.values())).held_us + PATIENCE_US)
 
     def flight(self, run_id: int, start_us: int) -> Flight:
         """The next run on an idle device, of those that wait: of one network and stage, the oldest first."""
         first = next(iter(self._waiting.values()))
-        served, stage, last = first.served, first.stage, first.served.exit_last
+        served, stage, last = first.served, first.stage, _last(first.served)
         alike = [ticket for ticket, audit in self._waiting.items() if audit.served is served and audit.stage == stage]
-        tickets = alike[: served.batch_useful[last]]
+        # As best effort: whoever comes waits for no more than a segment, so that must not be long.
+        most = min(served.batch_useful[last], served.batch_within(stage, last, BLOCK_US_MAX))
+        tickets = alike[:most]
         rows = tuple([Row(ticket, last, (), (), False) for ticket in tickets])
         run = Run(run_id, served.key, stage, rows, 0, (), served.time_us(stage, last, len(rows)))
         for ticket in tickets:
@@ -96,7 +107,7 @@ class Audits:
     def done(self, row: RowDone, exit_index: int) -> Found | None:
         """A row of such a run has left it: what it showed, or None where it gave way and waits again."""
         audit = self._running.pop(row.ticket)
-        if exit_index < audit.served.exit_last:
+        if exit_index < _last(audit.served):
             self._waiting[row.ticket] = audit._replace(stage=exit_index + 1)
             return None
         return Found(audit, row.label != audit.label)
@@ -122,3 +133,8 @@ class Audits:
 
     def _take(self, ticket: int) -> Audit | None:
         return self._waiting.pop(ticket, None) or self._running.pop(ticket, None)
+
+
+def _last(served: Served) -> int:
+    """The exit that calibration compared with: the last there is, on the ladder or not."""
+    return len(served.costs.accuracy) - 1

@@ -55,9 +55,11 @@ def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping
         took = tenants.get(tenant)
         if took is None:
             took = tenants[tenant] = Took()
-        took.owed_us += part.owed_us
-        took.free_us += part.free_us
-        took.free_mj += part.free_mj
+        if not flight.audit:
+            # An audit is no wish of its tenant's: it shows in the account, and counts against no quota and no share.
+            took.owed_us += part.owed_us
+            took.free_us += part.free_us
+            took.free_mj += part.free_mj
         took.energy_mj += part.energy_mj
         took.device_us += part.device_us
         if request is not None:

@@ -135,8 +135,8 @@ class Config(_Section, frozen=True, kw_only=True):
     It ends at `limits.journal_bytes_max`, or where it cannot be written, and the daemon goes on; the one before it is
     kept as `<file>.before`.
 
-    `worker`: `spawn` starts the engine's process; `socket` waits for one that systemd started to come to `worker_socket`,
-    as `worker_user`, by name or number; empty: as this daemon's own.
+    `worker`: `spawn` starts the engine's process; `socket` waits for one that systemd started to come to
+    `worker_socket`, as `worker_user`, by name or number; empty: as this daemon's own.
 
     `require_signature`: serve only bundles signed by one of `trusted_keys`, files of public keys; a signature that is
     there must hold by one of them in any case.

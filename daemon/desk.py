@@ -308,7 +308,9 @@ class Desk:
             # One label per answer: said twice, it is no second proof.
             kept.labelled = True
             wrong = message.label != answered.label
-            effects = self._server.labelled(now_us, name, answered.network, answered.proof, wrong=wrong)
+            # Of an answer that broke its accuracy nothing was claimed, so it proves nothing against the certificate.
+            proof = None if "accuracy" in answered.broken else answered.proof
+            effects = self._server.labelled(now_us, name, answered.network, proof, wrong=wrong)
         return Noted(VERSION, message.id, self._server.assurance.withdrawn(name, answered.network)), effects
 
     # ---- everything else

@@ -93,9 +93,13 @@ def answer(request: Request, stop: Stop, now_us: int, *, kept: bool) -> Ended:
 
 
 def forced_at(request: Request) -> int | None:
-    """The exit where something else than its gates or its plan stopped it too early; None if nothing did."""
+    """The exit where something else than its gates or its plan stopped it too early; None if nothing did.
+
+    Between two exits of the ladder it was stopped too early, however deep: such an exit is worse than one before it.
+    """
     reached = request.waiting.last_reached
-    return None if request.gated or reached >= request.plan.mandatory else reached
+    fits = reached >= request.plan.mandatory and reached in request.waiting.served.ladder
+    return None if request.gated or fits else reached
 
 
 def failure(request: Request, code: str, message: str) -> Ended:

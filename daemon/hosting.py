@@ -135,7 +135,9 @@ def keep(profile: Profile, state: Path) -> str | None:
 def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
     """What policies see: costs at every batch size, and certificates from the calibration file."""
     calibration, costs = bundle.calibration(), costs_of(bundle, profile, batch_max)
-    gates = None if calibration is None else Certifier.of(calibration, costs)
+    # Without rows of its own the search would have to look at those of the tests.
+    certifies = calibration is not None and bool(calibration.fit.any())
+    gates = Certifier.of(calibration, costs) if calibration is not None and certifies else None
     gmac = tuple(entry.gmac for entry in bundle.manifest.exits if entry.gmac is not None)
     return Served(
         bundle.manifest.name,

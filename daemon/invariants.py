@@ -104,8 +104,9 @@ class Watch:
                 self._fail(f"1: {said} holds {row.ticket}, which has ended or is of another network")
             if promise.stage != run.first or (row.ticket in self._kept) != (run.first > 0):
                 self._fail(f"5: {said} holds {row.ticket}, which is at stage {promise.stage}")
-            # Conditions are asked at every exit, also at those that are dominated.
-            if row.stop < run.first or not (row.stop in served.ladder or promise.wanted.conditions is not None):
+            # Conditions are asked at every exit, also at those that are dominated; audits go to the last there is.
+            anywhere = promise.wanted.conditions is not None or row.ticket in self._audits
+            if row.stop < run.first or not (anywhere or row.stop in served.ladder):
                 self._fail(f"5: {said} stops at exit {row.stop}")
         self._runs[run.id] = run, tickets
 
@@ -134,7 +135,7 @@ class Watch:
                 told.deepest = max(told.deepest, done.exit)
                 told.stage = done.exit + 1 if row.left else told.stage
                 told.audit = row.gated and row.ticket in audited
-            if done.exit == self._server.networks[run.network].exit_last:
+            if done.exit + 1 == len(self._server.networks[run.network].costs.accuracy):
                 self._audits.pop(row.ticket, None)
         rows.difference_update([row.ticket for row in done.rows if row.left])
         if done.finished:

@@ -329,6 +329,8 @@ class Loop:
         until_us = _clock_us() + 2 * self._config.spin_us
         while (now_us := _clock_us()) < until_us and self._server.running(run_id) is not None:
             self._drain_worker(now_us)
+            # Where other processes have the other cores, the worker may be waiting for this one.
+            os.sched_yield()
             self._post(now_us)
 
     def _lost(self, now_us: int, lane: Lane, reason: str) -> None:

@@ -11,7 +11,7 @@ Cost is the device time that answers say; the round trip by the client's clock s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeAlias
@@ -19,7 +19,6 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from ..clients.bounds import Condition, ConditionSet
 from ..clients.wire import Array
 from ..exits.bundle import Bundle, load_bundle, shipped_directory
 from ..exits.bundle_logits import bundle_logits
@@ -38,6 +37,8 @@ CERTAINTY = 0.9
 # So many pictures one way, then as many the next: short beside what a neighbour on the machine does.
 TURN = 50
 THREADS = 2
+# Alone on its device and without bounds, a request runs to the last exit in one go, past all other heads.
+TO_THE_END: Mapping[str, object] = {}
 # Accuracy bounds lie so far below the last exit's.
 FASHION_LOSS, RESNET20_LOSS = 0.01, 0.015
 
@@ -53,8 +54,9 @@ class Reply(NamedTuple):
 
 # Inputs as the network takes them, and bounds as `Client.infer` takes them: one answer each, one after the other.
 Ask: TypeAlias = Callable[[Array, Mapping[str, object]], Sequence[Reply]]
-# A bundle's directory and a state directory -> a daemon of its own, for as long as the block lasts.
-Serving: TypeAlias = Callable[[Path, Path], AbstractContextManager[Ask]]
+# A bundle's directory, a state directory, and the one exit to serve or None -> a daemon of its own, for as long as the
+# block lasts. With an exit it is a plain server of that depth.
+Serving: TypeAlias = Callable[[Path, Path, int | None], AbstractContextManager[Ask]]
 Progress: TypeAlias = Callable[[int, int], None]
 
 
@@ -110,8 +112,8 @@ def bench_fashion(serving: Serving, on_progress: Progress) -> Case:
     logits = bundle_logits(bundle, part.images, make_runner("onnx", "auto", THREADS))
     # As the bundle itself says: nothing is known of these pictures before they are asked for.
     asked = bundle.manifest.exits[-1].accuracy - FASHION_LOSS
-    with TemporaryDirectory(prefix="delen-networks-") as state, serving(bundle.directory, Path(state)) as ask:
-        served = bench_served(ask, bundle, Path(state), part, asked=asked)
+    with TemporaryDirectory(prefix="delen-networks-") as state:
+        served = bench_served(serving, bundle, Path(state), part, asked=asked)
     on_progress(1, 1)
     return Case(
         network="fashion",
@@ -139,17 +141,15 @@ def bench_resnet20(serving: Serving, directory: Path, data: str, splits: int, on
     with TemporaryDirectory(prefix="delen-networks-") as folder:
         state = Path(folder)
         on_progress(1, 2 + splits)
-        with serving(directory, state) as ask:
-            last = len(accuracies) - 1
+        with serving(directory, state, None) as ask:
             inputs = as_inputs(part.images, bundle.manifest.preprocessing)
-            labels = np.array([reply.label for reply in ask(inputs, _only(last, last))])
+            labels = np.array([reply.label for reply in ask(inputs, TO_THE_END)])
         for seed in range(splits):
             on_progress(2 + seed, 2 + splits)
             known, fresh = halves(part.labels, seed)
             recalibrate(state, bundle, logits[:, known], part.labels[known])
-            with serving(directory, state) as ask:
-                half = Labelled(part.images[fresh], part.labels[fresh])
-                all_served.append(bench_served(ask, bundle, state, half, asked=asked, seed=seed))
+            half = Labelled(part.images[fresh], part.labels[fresh])
+            all_served.append(bench_served(serving, bundle, state, half, asked=asked, seed=seed))
     return Case(
         network=bundle.manifest.name,
         accuracies=accuracies,
@@ -160,28 +160,28 @@ def bench_resnet20(serving: Serving, directory: Path, data: str, splits: int, on
     )
 
 
-def bench_served(ask: Ask, bundle: Bundle, state: Path, part: Labelled, *, asked: float, seed: int = 0) -> Served:
-    """Ask for every picture in all three ways.
+def bench_served(
+    serving: Serving, bundle: Bundle, state: Path, part: Labelled, *, asked: float, seed: int = 0
+) -> Served:
+    """Serve the bundle with the calibrations of `state`, and ask for every picture in all three ways.
 
     Args:
-        ask: a daemon that serves the bundle with the calibrations of `state`.
         part: raw pictures that no calibration has seen.
     """
-    certifier = _certifier(bundle, state)
-    gates = certifier.plan(asked, CERTAINTY)
-    fixed = certifier.plan(asked, CERTAINTY, gated=False)
     last = len(bundle.manifest.exits) - 1
-    ways: dict[str, dict[str, object]] = {"full": _only(last, last)}
-    if gates is not None:
-        ways["gates"] = {"accuracy": asked, "certainty": CERTAINTY}
-    if fixed is not None and fixed.last != last:
-        ways["fixed"] = _only(fixed.last, last)
-    replies: dict[str, list[Reply]] = {name: [] for name in ways}
-    inputs = as_inputs(part.images, bundle.manifest.preprocessing)
-    for start in range(0, len(inputs), TURN):
-        for name, bounds in ways.items():
-            replies[name] += ask(inputs[start : start + TURN], bounds)
-    found = {name: _way(came, part.labels, last + 1) for name, came in replies.items()}
+    with ExitStack() as daemons:
+        ask = daemons.enter_context(serving(bundle.directory, state, None))
+        # Its start has left a profile, so this knows the same costs.
+        certifier = _certifier(bundle, state)
+        gates = certifier.plan(asked, CERTAINTY)
+        fixed = certifier.plan(asked, CERTAINTY, gated=False)
+        ways: dict[str, tuple[Ask, Mapping[str, object]]] = {"full": (ask, TO_THE_END)}
+        if gates is not None:
+            ways["gates"] = (ask, {"accuracy": asked, "certainty": CERTAINTY})
+        if fixed is not None and fixed.last != last:
+            # A server of its own, that does nothing else: no exit is looked at on the way.
+            ways["fixed"] = (daemons.enter_context(serving(bundle.directory, state, fixed.last)), {})
+        found = _in_turns(ways, as_inputs(part.images, bundle.manifest.preprocessing), part.labels, last + 1)
     full, gated = found["full"], found.get("gates")
     # Where only the last exit is certified, running to the end is the fixed exit's way.
     best_fixed = None if fixed is None else found.get("fixed", full)
@@ -198,6 +198,16 @@ def bench_served(ask: Ask, bundle: Bundle, state: Path, part: Labelled, *, asked
         of_fixed=_ratio(gated, best_fixed, "device_us"),
         round_trip_of_full=_ratio(gated, full, "round_trip_us"),
     )
+
+
+def _in_turns(
+    ways: Mapping[str, tuple[Ask, Mapping[str, object]]], inputs: Array, labels: Array, exits: int
+) -> dict[str, Way]:
+    replies: dict[str, list[Reply]] = {name: [] for name in ways}
+    for start in range(0, len(inputs), TURN):
+        for name, (ask, bounds) in ways.items():
+            replies[name] += ask(inputs[start : start + TURN], bounds)
+    return {name: _way(came, labels, exits) for name, came in replies.items()}
 
 
 def recalibrate(state: Path, bundle: Bundle, logits: Logits, labels: Array) -> None:
@@ -225,12 +235,6 @@ def _certifier(bundle: Bundle, state: Path) -> Certifier:
     if calibration is None:
         raise ValueError(f"{bundle.manifest.name} has no calibration, so nothing can be certified; calibrate it first")
     return Certifier.of(calibration, costs_of(known, profile, 1))
-
-
-def _only(exit_index: int, last: int) -> dict[str, object]:
-    """Bounds that stop at this exit and nowhere else."""
-    stop = ConditionSet(all_of=(Condition("exit", "greater_eq", float(exit_index)),))
-    return {"conditions": tuple(stop if index >= exit_index else None for index in range(last + 1))}
 
 
 def _way(replies: Sequence[Reply], labels: Array, exits: int) -> Way:

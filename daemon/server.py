@@ -133,17 +133,12 @@ class Server:
     def submit(
         self, now_us: int, tenant: str, infer: Infer, wanted: Asked, payload: Payload
     ) -> tuple[Refusal | int, list[Effect]]:
-        """Accept a request or refuse it at once.
-
-        Returns:
-            A refusal with an offer, or the ticket of the accepted request; and effects.
-        """
+        """Accept a request or refuse it at once: a refusal with an offer, or the accepted one's ticket; and effects."""
         self.learn()
         account, served = self.ledger.account(tenant), self.networks[self.routes.key(tenant, infer.network)]
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
         wanted = self.assurance.terms(tenant, infer.network, wanted)
-        self.idle.stir(now_us)
         self._tickets += 1
         queued_bytes = self._requests.queued_bytes(tenant) + len(payload)
         newcomer = self._intake.newcomer(now_us, tenant, served, self._tickets)
@@ -156,6 +151,8 @@ class Server:
         if isinstance(verdict, Refusal):
             return verdict, []
         chosen, waiting = verdict
+        # Who was refused leaves the device as idle as it was.
+        self.idle.stir(now_us)
         waiting.audit = self.assurance.drawn(infer.id, chosen)
         self.ledger.accept(now_us, tenant, wanted, waiting)
         request = Request(tenant, infer.id, infer, payload, wanted, chosen, waiting)
@@ -348,7 +345,7 @@ class Server:
         held = row.gated and posted.audit
         effects = self._end(request, ended, forget=kept and not row.gated)
         if held and isinstance(ended.reply, Answer):
-            return effects + self.assurance.hold(request)
+            return effects + self.assurance.hold(now_us, request)
         return [*effects, Forget((row.ticket,))] if held else effects
 
     # ---- deadlines

@@ -227,7 +227,7 @@ class Endpoints:
                 frame = socket.recv(copy=False)
                 kind, header, more = req, frame.bytes, frame.more
             user = _user_of(frame)
-            frames: list[bytes | memoryview] = [header]
+            frames: list[bytes | memoryview] = [header] if header or more else []
             while more:
                 # A tensor may be large and is left where ZeroMQ put it.
                 frame = socket.recv(copy=False)

@@ -3,7 +3,8 @@
 Role: what was learnt while serving. Audits (answers run again to the last exit) and labels that tenants send feed an
 alarm each; answers that deadlines or energy forced out early are paid from what the certificate holds in reserve.
 Flow: `daemon/audits.py` -> `audited`; feedback -> `labelled`; every answer under a plan -> `keeps`. Once an alarm has
-fired the certificate is withdrawn until the network is calibrated again: a shift does not go away by itself.
+fired the certificate is withdrawn, for a shift does not go away by itself; a daemon that starts again, as it does to
+take in a new calibration, begins anew.
 
 Does not: choose plans or audits.
 """
@@ -28,8 +29,8 @@ class Standing:
         self._labels = DriftAlarm(false_alarms=LABELS_FALSE_ALARMS)
         self._audited = self._differed = self._skipped = 0
         self._labelled = self._wrong = 0
-        # Per accuracy and certainty: answers, and what those forced out early have cost of the reserve.
-        self._spent: dict[tuple[float, float, bool], tuple[int, float]] = {}
+        # Per accuracy and certainty: what answers have brought in reserve, less what those forced out early have cost.
+        self._left: dict[tuple[float, float, bool], float] = {}
 
     @property
     def withdrawn(self) -> bool:
@@ -63,20 +64,19 @@ class Standing:
     def keeps(self, plan: CertifiedPlan, forced_at: int | None) -> bool:
         """Count an answer under this plan; whether its accuracy still holds for all of them together.
 
+        Every answer brings its own plan's reserve, since deadlines give requests with one accuracy different plans. One
+        that breaks brings none: its answer says so, and the certificate is about the others.
+
         `forced_at`: the exit it was stopped at before its gates or its last exit; None where they decided.
         Source: ALGORITHMS of forced exits: loss <= eps + sum over exits of (share forced there) x (loss there).
         """
         key = plan.accuracy, plan.certainty, plan.conditional
-        if key not in self._spent and len(self._spent) >= CLAIMS_MAX:
-            self._spent.clear()
-        count, spent = self._spent.get(key, (0, 0.0))
-        count += 1
-        cost = 0.0 if forced_at is None else plan.forced[forced_at] if plan.forced else 1.0
-        if cost and spent + cost > plan.reserve * count:
-            # Its answer says that it broke, so the certificate holds for the others and owes this one nothing.
-            self._spent[key] = count, spent
+        if key not in self._left and len(self._left) >= CLAIMS_MAX:
+            self._left.clear()
+        left = self._left.get(key, 0.0) + plan.reserve - _cost(plan, forced_at)
+        if forced_at is not None and left < 0:
             return False
-        self._spent[key] = count, spent + cost
+        self._left[key] = left
         return True
 
     def told(self) -> Drift:
@@ -89,3 +89,10 @@ class Standing:
             labels=self._labelled,
             wrong=self._wrong,
         )
+
+
+def _cost(plan: CertifiedPlan, forced_at: int | None) -> float:
+    """What an answer stopped there is worse at the most; all of it where the certificate knows nothing of that exit."""
+    if forced_at is None:
+        return 0.0
+    return plan.forced[forced_at] if plan.forced and forced_at < plan.last else 1.0

@@ -68,7 +68,7 @@ def find_own(state: Path, bundle: Bundle) -> Own | None:
     path = own_path(state, bundle)
     try:
         data = state_files.read(state, path).data
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         said = f"{path} cannot be read: {error.strerror}"

@@ -138,7 +138,9 @@ def check_parity(bundle: Bundle, examples: Array, wanted: Array) -> None:
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Fold each batch norm that directly follows a convolution in a Sequential into it, in place; eval mode."""
+    """Fold batch norms into their neighbour in a Sequential, in place; eval mode: one that directly follows a
+    convolution, and one that directly precedes a linear layer, where an engine would compute it for every request.
+    """
     for child in module.children():
         fold_norms(child)
     if not isinstance(module, nn.Sequential):
@@ -148,6 +150,26 @@ def fold_norms(module: nn.Module) -> None:
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
             module[index] = fuse_conv_bn_eval(first, second)
             module[index + 1] = nn.Identity()
+        elif isinstance(first, nn.BatchNorm1d) and isinstance(second, nn.Linear):
+            module[index] = nn.Identity()
+            module[index + 1] = _behind_norm(first, second)
+
+
+def _behind_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> nn.Linear:
+    """One linear layer that does what the norm and the linear layer behind it did."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.affine:
+        shift = shift + norm.bias
+    made = nn.Linear(linear.in_features, linear.out_features)
+    weight = linear.weight.detach()
+    made.weight = nn.Parameter((weight * scale).detach())
+    made.bias = nn.Parameter((linear(torch.zeros(linear.in_features)) + weight @ shift).detach())
+    return made.eval()
 
 
 def export_identity(name: str, out: Path, *, replace: bool = False) -> Bundle:

@@ -27,7 +27,7 @@ NAME = "resnet20"
 AT = ("layer1", "layer2", "layer3.0", "layer3.1")
 # Augmented as the trunk was: what it makes of pictures that it knows by heart says little of others.
 PLAN = FitPlan(
-    epochs=6,
+    epochs=8,
     batch=256,
     rate=0.1,
     weight_decay=5e-4,

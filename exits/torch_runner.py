@@ -10,6 +10,7 @@ Does not: compile, or choose precisions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -45,6 +46,8 @@ class TorchRunner:
             raise ValueError(f"threads is {threads}; expected at least 1")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
+            raise EngineFault("device", f"no device {device!r}; expected auto, cpu, cuda, or cuda:1 for the second GPU")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise EngineFault("device", f"no device {device!r}: this PyTorch sees no GPU; use device cpu")
         self.device = device

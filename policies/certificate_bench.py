@@ -106,8 +106,10 @@ class _World:
         return self.judge(min(enough, key=lambda way: mean_us(way, self.costs))) if enough else None
 
     def disagreement(self, plan: CertifiedPlan) -> float:
-        """How often the answer is not the last exit's."""
-        return 1 - float(self.pool.agrees[self._rows, self.leaves(plan)].mean())
+        """Of the answers that a gate lets go, how many are not the last exit's; 0 where none does."""
+        leaves = self.leaves(plan)
+        gated = leaves < plan.last
+        return 1 - float(self.pool.agrees[self._rows, leaves][gated].mean()) if gated.any() else 0.0
 
     def leaves(self, plan: CertifiedPlan | Candidate) -> npt.NDArray[np.intp]:
         """The exit each outcome of the pool leaves at."""

@@ -44,6 +44,9 @@ class Claim(NamedTuple):
     """What is to hold. `conditional`: also among answers given at any exit or before. `deepest`: exit that may be used.
 
     `gated`: gates are allowed; else one exit for all. `forcible`: deadlines or energy may stop requests early.
+
+    Answers that a forced stop breaks say so, and what is claimed is claimed of the others. Among those, more have left
+    early than the samples did; so what is certified under `forcible` holds among early leavers too (`_holds_early`).
     """
 
     accuracy: float
@@ -52,6 +55,14 @@ class Claim(NamedTuple):
     deepest: int | None = None
     forcible: bool = False
     gated: bool = True
+
+    @property
+    def bears(self) -> bool:
+        """Whether some of its answers may be stopped early without breaking it.
+
+        Not where it is `conditional`: there they join those who left early, however few these are.
+        """
+        return self.forcible and not self.conditional
 
 
 class Certifier:
@@ -150,7 +161,7 @@ class Certifier:
         Under `forcible` the doubt is shared by the ways with a reserve, those without where there are none, and what
         stopping early costs: whichever is used, all of it together is wrong no more often than the claim allows.
         """
-        if not claim.forcible:
+        if not claim.bears:
             return self._certifiable(claim, 1 - claim.accuracy, 1 - claim.certainty), 0.0
         allowed, doubt = 1 - claim.accuracy, 1 - claim.certainty
         reserve = RESERVE_SHARE * allowed
@@ -167,7 +178,7 @@ class Certifier:
         """Everything before the first test that fails: certified all at once."""
         ways, most_errors = self._sequence(claim.gated), self._most_errors[claim.gated]
         errors_max = binomial.errors_max(self.proofs.n, allowed, doubt)
-        if not claim.conditional:
+        if not (claim.conditional or claim.forcible):
             return ways[: bisect_right(most_errors, errors_max)]
         passed: list[Candidate] = []
         for way in ways:
@@ -181,7 +192,7 @@ class Certifier:
     def _certified(self, way: Candidate, claim: Claim, reserve: float) -> CertifiedPlan:
         ways, n = self._sequence(claim.gated), self.proofs.n
         forced: tuple[float, ...] = ()
-        if claim.forcible:
+        if claim.bears:
             # The way was chosen on these samples, so its losses must hold for all ways it was chosen from.
             doubt = (1 - claim.certainty) * FORCED_DOUBT / (len(ways) * max(1, way.last))
             forced = tuple(_forced(way, place, n, doubt) for place in range(len(way.shares)))
@@ -196,13 +207,13 @@ class Certifier:
             shares=way.shares,
             time_us=self._times_us[id(way)],
             energy_mj=self._energies_mj[id(way)],
-            disagreement=binomial.rate_max(way.disagreed, n, DISAGREEMENT_DOUBT / len(ways)),
+            disagreement=binomial.rate_max(way.disagreed, way.let_go, DISAGREEMENT_DOUBT / len(ways)),
             forced=forced,
             reserve=reserve,
         )
 
     def _best(self, claim: Claim) -> float:
-        """Without conditions the first way of the sequence decides; with them, a search below what that allows."""
+        """Mostly the first way of the sequence decides; where more must hold, a search below what that allows."""
         deepest = math.inf if claim.deepest is None else claim.deepest
         first = next(
             (place for place, way in enumerate(self._sequence(claim.gated)) if way.last <= deepest),
@@ -210,7 +221,7 @@ class Certifier:
         )
         if first is None or not self.proofs.n:
             return 0.0
-        doubt = (1 - claim.certainty) * (PLAIN_DOUBT if claim.forcible else 1)
+        doubt = (1 - claim.certainty) * (PLAIN_DOUBT if claim.bears else 1)
         errors = self._most_errors[claim.gated][first]
         low, high = 0, int((1 - binomial.rate_max(errors, self.proofs.n, doubt)) * STEPS_PER_ONE) + 1
         step = 1

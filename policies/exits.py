@@ -178,9 +178,6 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
     With objective accuracy a fixed exit, from which on every one is certified too: deeper ones are then gifts.
     """
     assert wanted.accuracy is not None
-    if wanted.withdrawn:
-        # As right as it can be: to the deepest exit the other bounds allow, and nothing is promised.
-        return ExitPlan(exits[-1], exits[-1], None, limit, "withdrawn")
     if served.gates is None:
         return _plan_uncertified(wanted, served, exits, limit)
     gated = wanted.objective != "accuracy"
@@ -195,6 +192,9 @@ def _plan_accuracy(wanted: Asked, served: Served, exits: tuple[int, ...], limit:
             wanted.certainty, conditional=conditional, deepest=deepest, forcible=forcible, gated=gated
         )
         return Misfit(_uncertifiable(wanted, served, best), Offer(accuracy=best or None))
+    if wanted.withdrawn:
+        # As right as it can be: to the deepest exit the other bounds allow, and nothing is promised.
+        return ExitPlan(exits[-1], exits[-1], None, limit, "withdrawn")
     if not gated:
         return ExitPlan(proof.last, exits[-1], None, limit, "certified", proof)
     stop: Stop = "objective" if proof.last != _usable(wanted, served)[-1] else "last_exit"

@@ -81,7 +81,10 @@ def explain(
         fixed=tuple(_fixed(way, certifier, costs, certainty, holds) for way in reversed(certifier.proofs.fixed)),
         plan=plan,
         fixed_plan=fixed_plan,
-        time_us_max=None if plan is None else _time_us_max(plan, samples, costs, 1 - certainty),
+        # The plan was chosen for its cost on these samples too, so the bound must hold for all it was chosen from.
+        time_us_max=None
+        if plan is None
+        else _time_us_max(plan, samples, costs, (1 - certainty) / len(certifier.proofs.gates)),
         full_us=full_us,
         best=certifier.best(certainty, conditional=conditional),
         needed=certifier.needed(accuracy, certainty),

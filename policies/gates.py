@@ -25,8 +25,8 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
 
     `thresholds`: leave where confidence exceeds it; infinite where no gate is. `last`: leave there at the latest.
     `shares`: of all samples that leave there. On the samples it was found on: `fit_halted` left there, `fit_wrong`
-    of them wrong. On those it is judged on: `halted`, `wrong` alike; `disagreed`: answers other than the last exit's;
-    `excess`: of those that went beyond this exit, wrong at it and right where they left.
+    of them wrong. On those it is judged on: `halted`, `wrong` alike; `disagreed`: let go by a gate with another answer
+    than the last exit's; `excess`: of those that went beyond this exit, wrong at it and right where they left.
     """
 
     thresholds: tuple[float, ...]
@@ -46,6 +46,11 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     @property
     def errors(self) -> int:
         return sum(self.wrong)
+
+    @property
+    def let_go(self) -> int:
+        """How many of the samples it is judged on a gate let go."""
+        return sum(self.halted) - self.halted[self.last]
 
 
 class Proofs(msgspec.Struct, frozen=True, array_like=True):
@@ -67,11 +72,13 @@ class CertifiedPlan(msgspec.Struct, frozen=True):
     `thresholds`, `last`: as `Candidate` has them. `accuracy`: at least so many answers are right, at `certainty`;
     `conditional`: also among those that left at any exit or before. `n`, `errors`: of the test behind it; `shares`: of
     requests, per exit they leave at. `time_us`, `energy_mj`: expected per request at batch 1; None where unknown.
-    `disagreement`: upper bound of how often the answer is not the last exit's, at 99.8 %; drift is judged by it.
+    `disagreement`: of answers that a gate let go, upper bound of how many are not the last exit's, at 99.8 %; drift is
+    judged by it. 1 where no gate is.
 
     `forced[k]`: upper bound of how much accuracy a request loses by being stopped at exit k, for other reasons than its
-    input, after no gate up to there let it go; empty where that was not asked for. All of them and the plan hold
-    together at `certainty`, as long as the shares stopped so, each times its loss, add up to no more than `reserve`.
+    input, after no gate up to there let it go; empty where none may be, for then it breaks. All of them and the plan
+    hold together at `certainty`, as long as the shares stopped so, each times its loss, add up to no more than
+    `reserve`.
     """
 
     thresholds: tuple[float, ...]
@@ -132,6 +139,6 @@ def count_candidate(gates: Gates, ladder: Sequence[int], samples: Calibration) -
         fit_wrong=tuple(tallies[:, 0, 1].tolist()),
         halted=tuple(halted[:, 0].tolist()),
         wrong=tuple(tallies[:, 0, 0].tolist()),
-        disagreed=int(np.count_nonzero(test & ~samples.agrees[rows, leaves])),
+        disagreed=int(np.count_nonzero(test & (leaves < ladder[gates.last]) & ~samples.agrees[rows, leaves])),
         excess=tuple(excess),
     )

@@ -9,15 +9,17 @@ import pytest
 
 from delen.clients.bounds import Bounds
 from delen.clients.info import Drift
-from delen.clients.wire import Answer
+from delen.clients.wire import Answer, Proof
 from delen.daemon.behaviour import Behaviour
 from delen.daemon.config import Limits
 from delen.daemon.simulate import Outcome, Simulation
+from delen.policies.rates import Terms
 from delen.tests.simulation import served
 
 ACCURATE = Bounds(accuracy=0.93)
 EVERY = Limits(audit_share=1.0)
 GAP_US = 10_000
+PROOF = Proof(0.93, 0.9, 4000)
 
 
 def behaviour(wrong_but_sure: float) -> Behaviour:
@@ -62,6 +64,16 @@ def test_the_answer_does_not_wait_for_its_audit_nor_pay_for_it() -> None:
     assert len(costs[0]) == len(costs[1]) == 20
     assert max(total_us for total_us, _ in costs[0]) < 1.2 * max(total_us for total_us, _ in costs[1])
     assert costs[0][0][1] == pytest.approx(costs[1][0][1])
+
+
+def test_audits_use_up_nobodys_quota() -> None:
+    terms = {"a": Terms(device_share_max=0.02)}
+    simulation = Simulation([served()], limits=EVERY, behaviours={"net": behaviour(0.0)}, tenants=terms)
+    for number in range(300):
+        simulation.ask(number * GAP_US, "a", ACCURATE)
+    simulation.run()
+    assert len(answers(simulation.outcomes)) == drift(simulation).audits == 300
+    assert simulation.server.ledger.account("a").device_us > 300 * 600, "they show in the account"
 
 
 def test_only_the_share_that_is_configured_is_audited() -> None:
@@ -119,3 +131,45 @@ def test_the_certificates_of_others_stand() -> None:
 
 def test_inputs_like_the_calibration_samples_raise_no_alarm() -> None:
     assert not drift(day(1_000, wrong=0.01)).withdrawn
+
+
+def test_audits_run_to_the_exit_that_calibration_compared_with_though_it_is_never_chosen() -> None:
+    network = served(accuracies=(0.85, 0.97, 0.96))
+    assert network.exit_last == 1
+    # Two exits are always right, the last never is.
+    rows, sure = [[True, True, False]] * 100, [[0.999] * 3] * 100
+    simulation = Simulation([network], limits=EVERY, behaviours={"net": Behaviour(sure, rows)})
+    for number in range(10):
+        simulation.ask(number * GAP_US, "a", ACCURATE)
+    simulation.run()
+    assert (drift(simulation).audits, drift(simulation).differed) == (10, 10)
+
+
+def test_whoever_is_refused_keeps_nobody_from_being_audited() -> None:
+    simulation = Simulation([served()], limits=EVERY, behaviours={"net": behaviour(0.0)})
+    for number in range(50):
+        simulation.ask(number * GAP_US, "a", ACCURATE)
+    for number in range(1_000):
+        simulation.ask(number * GAP_US // 20, "b", Bounds(latency_ms=0.01))
+    simulation.run(49 * GAP_US)
+    assert drift(simulation).audits > 40
+
+
+def test_an_answer_that_waited_while_its_certificate_was_withdrawn_claims_it_no_more() -> None:
+    simulation = Simulation([served()], limits=EVERY, behaviours={"net": behaviour(0.0)})
+    simulation.ask(0, "a", ACCURATE)
+    simulation.at(50, lambda: [simulation.server.labelled(50, "a", "net", PROOF, wrong=True) for _ in range(50)])
+    simulation.run()
+    [told] = answers(simulation.outcomes)
+    assert (told.exit, told.certificate, told.proof, told.broken) == (0, "withdrawn", None, ("accuracy",))
+
+
+def test_a_stream_that_never_pauses_for_long_is_audited_in_its_short_pauses() -> None:
+    # A request every 1.9 ms leaves most of the device idle, and never for as long as IDLE_US.
+    simulation = day(1_000, gap_us=1_900, limits=Limits(audit_share=0.2))
+    found = drift(simulation)
+    assert found.audits > 150
+    assert found.skipped == 0
+    assert max(answer.total_us for answer in answers(simulation.outcomes)) < 2_500, (
+        "nobody waits for more than a segment"
+    )

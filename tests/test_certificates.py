@@ -137,11 +137,47 @@ def test_plans_that_may_be_stopped_early_keep_a_reserve_and_say_what_each_stop_c
     assert binomial.cdf(tight.errors, tight.n, 1 - tight.accuracy) <= 0.1 * PLAIN_DOUBT
 
 
-def test_disagreement_is_bounded_from_above() -> None:
+def test_what_holds_when_some_are_stopped_holds_for_those_that_had_left_before() -> None:
+    """Answers that a stop breaks say so; the others are then mostly early ones, and the claim is about these."""
+    # The first exit is sure of half the inputs and too often wrong there; the last makes up for it.
+    draw, count = np.random.default_rng(2), 8000
+    early = draw.uniform(size=count) < 0.5
+    first = np.where(early, draw.uniform(size=count) < 0.84, draw.uniform(size=count) < 0.3)
+    last = np.where(early, first, draw.uniform(size=count) < 0.98)
+    sure = np.where(early, 0.99, 0.2).astype(np.float32)
+    right = np.stack([first, first, last], axis=1)
+    agrees = right == right[:, -1:]
+    samples = Calibration(np.stack([sure, sure, sure], axis=1), right, agrees, np.arange(count) % 3 == 0)
+    certifier = Certifier.of(samples, COSTS)
+    free, forcible = certifier.plan(0.89, 0.9), certifier.plan(0.89, 0.9, forcible=True)
+    assert free is not None
+    assert free.shares[0] > 0.4
+    assert forcible is None or forcible.shares[0] == 0
+
+
+def test_a_conditional_certificate_bears_no_stop() -> None:
+    """Whoever is stopped joins those who left early, and they may be few."""
+    plan = MADE.plan(0.88, 0.9, conditional=True, forcible=True)
+    assert plan is not None
+    assert (plan.forced, plan.reserve) == ((), 0.0)
+    assert plan == MADE.plan(0.88, 0.9, conditional=True)
+
+
+def test_disagreement_is_bounded_from_above_among_answers_that_gates_let_go() -> None:
+    """Only those are audited, so a bound for all answers would be too low for them and raise false alarms."""
     plan = MADE.plan(0.9, 0.9)
     assert plan is not None
     way = next(w for w in MADE.proofs.gates if (w.thresholds, w.last) == (plan.thresholds, plan.last))
-    assert way.disagreed / plan.n < plan.disagreement < 3 * way.disagreed / plan.n
+    pool = outcomes(50_000, seed=11)
+    leaves = np.full(len(pool.fit), plan.last)
+    for index in range(plan.last - 1, -1, -1):
+        leaves[pool.confidence[:, index] > plan.thresholds[index]] = index
+    gated = leaves < plan.last
+    truth = 1 - float(pool.agrees[np.arange(len(leaves)), leaves][gated].mean())
+    assert truth < plan.disagreement < 3 * way.disagreed / way.let_go
+    fixed = MADE.plan(0.85, 0.9, gated=False)
+    assert fixed is not None
+    assert fixed.disagreement == 1, "nothing of it is audited"
 
 
 def test_samples_needed_are_for_both_parts() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_feedback_names_the_answer_and_tells_whether_certificates_stand(client: 
     assert not client.feedback(result.answer.id, 2)
     said = [message for message in daemon.log if isinstance(message, Feedback)]
     assert [(message.answered, message.label) for message in said] == [(result.answer.id, 1), (result.answer.id, 2)]
+
+
+@pytest.mark.parametrize("label", [-1, 2**64, 1.0, "1", True])
+def test_a_label_that_can_be_no_class_is_said_before_it_is_sent(client: Client, daemon: FakeDaemon, label: Any) -> None:
+    with pytest.raises(BadRequest, match="index of a class"):
+        client.feedback(b"known", label)
+    assert not any(isinstance(message, Feedback) for message in daemon.log)
+
+
+def test_labels_may_come_from_an_array(client: Client, daemon: FakeDaemon) -> None:
+    client.feedback(client.infer("toy", X), np.array([1, 2])[1])
+    assert [message.label for message in daemon.log if isinstance(message, Feedback)] == [2]
 
 
 def test_an_unknown_network_names_those_that_may_be_used(client: Client, daemon: FakeDaemon) -> None:

@@ -120,6 +120,14 @@ def test_certify_says_what_cannot_be_certified_and_what_can(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("share", ["0", "1", "nan", "inf"])
+@pytest.mark.parametrize("option", ["--accuracy", "--certainty"])
+def test_certify_takes_shares_between_nothing_and_all(option: str, share: str) -> None:
+    result = run("certify", "digits", "--accuracy", "0.9", option, share)
+    assert result.exit_code == 2
+    assert option in result.output
+
+
 def test_certify_takes_the_users_own_calibration(tmp_path: Path) -> None:
     assert calibrated(tmp_path, data(tmp_path)).exit_code == 0
     result = run("certify", "digits", "--accuracy", "0.9", "--state-dir", str(tmp_path), "--json")

@@ -222,6 +222,15 @@ def test_the_accuracy_of_a_gate_is_claimed_only_for_answers_given_under_it() -> 
     assert (reply(cut_short, 100).expected_accuracy, reply(cut_short, 100).broken) == (0.85, ("accuracy",))
 
 
+def test_stopped_between_two_exits_of_the_ladder_it_was_stopped_too_early_however_deep() -> None:
+    cut_short = request(Bounds(accuracy=0.8), reached=1)
+    cut_short.waiting.served = served(accuracies=(0.85, 0.6, 0.97))
+    assert endings.forced_at(cut_short) == 1
+    deeper = request(Bounds(accuracy=0.8), reached=2)
+    deeper.waiting.served = cut_short.waiting.served
+    assert endings.forced_at(deeper) is None
+
+
 def test_times_are_from_the_reading_of_the_request() -> None:
     told = reply(request(Bounds()), 1_000)
     assert (told.queue_us, told.total_us) == (300, 1_000)

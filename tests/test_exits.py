@@ -157,6 +157,21 @@ def test_what_cannot_be_certified_is_said_with_the_best_that_can() -> None:
     assert "labelled samples" not in refused.message
 
 
+def test_what_could_not_be_certified_is_refused_after_an_alarm_too() -> None:
+    for bounds in (Bounds(accuracy=0.999), Bounds(accuracy=0.93, energy_mj=1.0)):
+        wanted = asked(bounds)
+        assert isinstance(plan(wanted, GATED), Misfit)
+        assert plan(wanted._replace(withdrawn=True), GATED) == plan(wanted, GATED)
+
+
+def test_after_an_alarm_it_is_as_right_as_it_can_be_and_nothing_is_certified() -> None:
+    chosen = plan(asked(Bounds(accuracy=0.88))._replace(withdrawn=True), GATED)
+    assert isinstance(chosen, ExitPlan)
+    last = GATED.exit_last
+    assert (chosen.mandatory, chosen.target, chosen.gate, chosen.proof) == (last, last, None, None)
+    assert chosen.certificate == "withdrawn"
+
+
 def test_without_calibration_accuracies_are_the_profiles_and_say_so() -> None:
     chosen = planned(Bounds(accuracy=0.95))
     assert (chosen.mandatory, chosen.certificate, chosen.proof) == (1, "uncertified", None)

@@ -105,6 +105,27 @@ def test_folding_norms_changes_no_answer(network: MultiExit) -> None:
         np.testing.assert_allclose(folded(examples()).numpy(), network(examples()).numpy(), atol=2e-4, rtol=1e-4)
 
 
+def test_a_norm_before_a_linear_layer_is_folded_into_it() -> None:
+    from torch import nn
+
+    norms = [nn.BatchNorm1d(6), nn.BatchNorm1d(6, affine=False)]
+    for norm in norms:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    nn.init.uniform_(norms[0].weight, 0.5, 2.0)
+    nn.init.normal_(norms[0].bias)
+    plain = nn.Sequential(norms[0], nn.Linear(6, 6, bias=False), norms[1], nn.Linear(6, 3)).eval()
+    values = torch.randn(5, 6)
+    with torch.inference_mode():
+        wanted = plain(values)
+    fold_norms(plain)
+    assert [type(layer).__name__ for layer in plain] == ["Identity", "Linear", "Identity", "Linear"]
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(values), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_a_graph_that_differs_from_pytorch_is_said() -> None:
     bundle = load_bundle(shipped_directory() / "digits")
     wanted = np.zeros((3, 4, 10), np.float32)

@@ -30,11 +30,13 @@ class Office:
         for tenant in ("a", "b"):
             self.desk.handle(0, tenant, tenant.encode(), encode(Hello(VERSION, b"h", "c")))
 
-    def answered(self, request_id: bytes, bounds: Bounds | None = None) -> Answer:
+    def answered(self, request_id: bytes, bounds: Bounds | None = None, *, exit_index: int | None = None) -> Answer:
+        """`exit_index`: where the device stops; None: where it was told to."""
         infer = Infer(VERSION, request_id, "net", (TensorSpec("float32", (1,)),), bounds or Bounds(accuracy=0.93))
         _, effects = self.desk.handle(self.now_us, "a", b"a", encode(infer, (bytes(4),)))
         while (run := self.server.next(self.now_us)) is not None:
-            stop = max(row.stop for row in run.rows)
+            stop = max(row.stop for row in run.rows) if exit_index is None else exit_index
+            self.now_us += 450_000 if exit_index is not None else 0
             rows = tuple(RowDone(row.ticket, LABEL, 0.1, left=True, gated=False) for row in run.rows)
             done = ExitDone(run.id, stop, rows, (), bytes(40) * len(rows), finished=True)
             effects += self.server.advance(self.now_us, done)
@@ -100,3 +102,11 @@ def test_labels_of_answers_without_an_accuracy_bound_raise_no_alarm(office: Offi
         request_id = number.to_bytes(2, "big")
         office.answered(request_id, Bounds(latency_ms=500))
         assert office.says(request_id, LABEL + 1) == Noted(VERSION, b"f", withdrawn=False)
+
+
+def test_labels_of_answers_that_said_they_broke_their_accuracy_raise_no_alarm(office: Office) -> None:
+    for number in range(100):
+        request_id = number.to_bytes(2, "big")
+        office.answered(request_id, Bounds(accuracy=0.93, latency_ms=500), exit_index=0)
+        assert office.says(request_id, LABEL + 1) == Noted(VERSION, b"f", withdrawn=False)
+    assert office.server.assurance.told("a")["net"].wrong == 100

@@ -39,12 +39,13 @@ def test_every_count_is_what_happens_sample_by_sample(gates: Gates, ladder: tupl
             continue
         halted[left] += 1
         wrong[left] += not right[left]
-        disagreed += not SAMPLES.agrees[row, left]
+        disagreed += place < gates.last and not SAMPLES.agrees[row, left]
         for index in range(left):
             excess[index] += bool(right[left] and not right[index])
     assert (found.halted, found.wrong, found.excess) == (tuple(halted), tuple(wrong), tuple(excess))
     assert (found.fit_halted, found.fit_wrong) == (tuple(fit_halted), tuple(fit_wrong))
     assert (found.disagreed, found.last) == (disagreed, ladder[gates.last])
+    assert found.let_go == sum(halted) - halted[found.last]
     assert found.shares == pytest.approx(((np.array(halted) + np.array(fit_halted)) / 600).tolist())
     assert [found.thresholds[index] for index in ladder] == list(gates.thresholds)
     assert found.gated == any(threshold < INF for threshold in gates.thresholds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from delen.daemon import network_bench
-from delen.daemon.network_bench import Reply, bench_served, halves, recalibrate
+from delen.daemon.network_bench import Ask, Reply, bench_served, halves, recalibrate
 from delen.exits.bundle import load_bundle, shipped_directory
 from delen.exits.calibrations import find_own
 from delen.exits.samples import load_samples
@@ -30,31 +31,36 @@ def known_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_bench, "make_runner", lambda *given: None)
 
 
-class Daemon:
-    """Answers everything rightly, at the exit and price that the bounds stand for."""
+class Daemons:
+    """Answer everything rightly, at the exit and price that bounds or depth stand for."""
 
     def __init__(self, labels: Any) -> None:
         self.labels = labels
-        self.asked: list[tuple[int, Mapping[str, object]]] = []
+        self.asked: list[tuple[str, int]] = []
 
-    def ask(self, inputs: Any, bounds: Mapping[str, object]) -> Sequence[Reply]:
-        conditions = bounds.get("conditions")
-        exit_index = 0 if conditions is None else [entry is not None for entry in conditions].index(True)  # type: ignore[attr-defined]
-        start = sum(count for count, other in self.asked if other == bounds)
-        self.asked.append((len(inputs), dict(bounds)))
-        labels = self.labels[start : start + len(inputs)]
-        return [Reply(int(label), exit_index, 100 * (exit_index + 1), 1000) for label in labels]
+    @contextmanager
+    def serving(self, directory: Path, state: Path, exit_index: int | None) -> Iterator[Ask]:
+        def ask(inputs: Any, bounds: Mapping[str, object]) -> Sequence[Reply]:
+            way = "gates" if "accuracy" in bounds else "full" if exit_index is None else "fixed"
+            left = {"gates": 0, "full": 2, "fixed": exit_index}[way]
+            assert left is not None
+            start = sum(count for other, count in self.asked if other == way)
+            self.asked.append((way, len(inputs)))
+            return [
+                Reply(int(label), left, 100 * (left + 1), 1000) for label in self.labels[start : start + len(inputs)]
+            ]
+
+        yield ask
 
 
 def test_three_ways_take_turns_and_are_compared(tmp_path: Path) -> None:
     bundle = load_bundle(shipped_directory() / "digits")
     part = load_samples("digits")
-    daemon = Daemon(part.labels)
-    served = bench_served(daemon.ask, bundle, tmp_path, part, asked=0.8)
-    kinds = ["accuracy" if "accuracy" in bounds else "exit" for _, bounds in daemon.asked]
-    assert kinds[:3] == ["exit", "accuracy", "exit"]
-    assert sum(count for count, bounds in daemon.asked if "accuracy" in bounds) == len(part.labels)
-    assert all(bounds["accuracy"] == 0.8 for _, bounds in daemon.asked if "accuracy" in bounds)
+    daemons = Daemons(part.labels)
+    served = bench_served(daemons.serving, bundle, tmp_path, part, asked=0.8)
+    assert [way for way, _ in daemons.asked[:6]] == ["full", "gates", "fixed"] * 2
+    for name in ("full", "gates", "fixed"):
+        assert sum(count for way, count in daemons.asked if way == name) == len(part.labels)
     assert (served.full.accuracy, served.full.device_us, served.full.shares) == (1, 300, (0, 0, 1))
     assert served.gates is not None
     assert served.fixed is not None
@@ -65,10 +71,10 @@ def test_three_ways_take_turns_and_are_compared(tmp_path: Path) -> None:
 def test_what_cannot_be_certified_is_not_asked_for(tmp_path: Path) -> None:
     bundle = load_bundle(shipped_directory() / "digits")
     part = load_samples("digits")
-    daemon = Daemon(part.labels)
-    served = bench_served(daemon.ask, bundle, tmp_path, part, asked=0.9999)
+    daemons = Daemons(part.labels)
+    served = bench_served(daemons.serving, bundle, tmp_path, part, asked=0.9999)
     assert (served.gates, served.fixed, served.fixed_exit, served.of_full) == (None, None, None, None)
-    assert not any("accuracy" in bounds for _, bounds in daemon.asked)
+    assert {way for way, _ in daemons.asked} == {"full"}
 
 
 def test_divisions_share_no_picture_and_differ_by_seed() -> None:

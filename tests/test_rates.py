@@ -8,6 +8,7 @@ import pytest
 
 from delen.clients.bounds import Bounds
 from delen.clients.wire import Answer, Refusal
+from delen.daemon.config import Limits
 from delen.daemon.noise import NoiseSpec
 from delen.daemon.simulate import Outcome, Simulation
 from delen.policies.bucket import Bucket
@@ -149,9 +150,9 @@ def test_a_quota_holds_and_its_refusals_say_when_to_come_again() -> None:
 def test_a_flood_at_once_gets_no_more_than_a_burst_of_its_quota(bounds: Bounds) -> None:
     network = served(segments_us=SEGMENTS_US)
     once_us = network.costs.path_us(0, network.exit_last, 1)
-    simulation = Simulation(
-        [network], tenants={"a": Terms(device_share_max=0.1), "b": Terms()}, noise=NoiseSpec(), seed=2
-    )
+    # Audits are in idle time, and no part of anybody's quota.
+    limits, tenants = Limits(audit_share=0.0), {"a": Terms(device_share_max=0.1), "b": Terms()}
+    simulation = Simulation([network], limits=limits, tenants=tenants, noise=NoiseSpec(), seed=2)
     for number in range(800):
         simulation.ask(number, "a", bounds)
     simulation.run(until_us=WINDOW_US)

@@ -43,6 +43,28 @@ def test_a_first_answer_that_is_forced_out_breaks_its_bound() -> None:
     assert not Standing().keeps(plan(), 0)
 
 
+def test_answers_that_break_their_bound_bring_no_reserve_for_the_others() -> None:
+    """The certificate is about the answers that do not: what may be lost is a share of those alone."""
+    standing = Standing()
+    kept = [standing.keeps(plan(), None if number % 2 else 0) for number in range(10_000)]
+    forced = sum(kept[0::2])
+    assert 0.2 * forced <= 0.01 * sum(kept)
+    assert forced > 0.9 * 0.01 * sum(kept) / 0.2
+
+
+def test_answers_under_a_plan_without_reserve_bring_none_for_another_plan_of_the_same_accuracy() -> None:
+    """A shorter deadline may leave only a plan that has spent its doubt on holding at all."""
+    standing = Standing()
+    assert all(standing.keeps(plan(reserve=0.0), None) for _ in range(10_000))
+    assert not standing.keeps(plan(), 0)
+
+
+def test_an_exit_beyond_the_plans_last_costs_all_there_is() -> None:
+    standing = Standing()
+    assert all(standing.keeps(plan(), None) for _ in range(99))
+    assert [standing.keeps(plan(), 3) for _ in range(2)] == [True, False]
+
+
 def test_without_a_reserve_nothing_is_borne() -> None:
     standing = Standing()
     assert all(standing.keeps(plan(reserve=0.0, forced=()), None) for _ in range(1000))
@@ -59,7 +81,7 @@ def test_what_is_remembered_of_accuracies_is_bounded() -> None:
     standing = Standing()
     for step in range(3 * CLAIMS_MAX):
         standing.keeps(plan(accuracy=step / 1000), None)
-    assert len(standing._spent) <= CLAIMS_MAX
+    assert len(standing._left) <= CLAIMS_MAX
 
 
 @pytest.mark.parametrize("by_labels", [False, True])
