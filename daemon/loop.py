@@ -200,7 +200,9 @@ class Loop:
                 self._lost(now_us, effect.reason)
             elif isinstance(effect, Alarm):
                 said = f"{effect.network} for tenant {effect.tenant}: certificate withdrawn, {effect.reason}"
-                self._note(f"{said}; its inputs have changed: recalibrate with delen calibrate {effect.network}")
+                self._note(
+                    f"{said}; its inputs have changed: recalibrate: delen calibrate {effect.network} --data DATA"
+                )
             elif isinstance(effect, Forget):
                 self._supervisor.drop(effect.tickets)
 
