@@ -36,8 +36,9 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make unit    the quick ones: units and simulation, in seconds'
 	@echo 'make check   lint, format, types, tests, wheel, known vulnerabilities'
-	@echo 'make bench   round trips against a bare echo, decisions, footprint, the oracle, E4 for real; then all scenarios, half an'
-	@echo '             hour: tables and plots in profiles/results; DATA=DIR names recorded traces, SEEDS=2 is a quick look'
+	@echo 'make bench   round trips, decisions, footprint, the oracle, certificates, E4 for real; then all scenarios, half an'
+	@echo '             hour: tables and plots in profiles/results; DATA=DIR names recorded traces, SEEDS=2 is a quick look;'
+	@echo '             CIFAR=DIR WEIGHTS=FILE add ResNet-20, whose heads are trained first'
 	@echo 'make faults  10,000 random fault scripts through the simulated core, every invariant held; some minutes'
 	@echo 'make audit   known vulnerabilities of the packages used; part of make check'
 	@echo 'make sbom    dist/sbom.cdx.json: what delen is made of here'
@@ -77,12 +78,14 @@ sbom: $(TEST_READY)
 audit: $(TEST_READY)
 	@$(BIN)/python -m delen.tests.audit
 
-bench: $(DEMO_READY)
+bench: $(if $(CIFAR),$(TEST_READY),$(DEMO_READY))
 	$(BIN)/delen bench rtt
 	$(BIN)/delen bench decision
 	$(BIN)/delen bench footprint
 	$(BIN)/delen bench correction
 	$(BIN)/delen bench oracle
+	$(BIN)/delen bench certificates
+	$(BIN)/delen bench networks $(if $(CIFAR),--data $(CIFAR) --weights $(WEIGHTS))
 	$(BIN)/delen bench e4
 	$(BIN)/delen bench scenarios $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA))
 

@@ -77,8 +77,10 @@ def _show(network: str, told: Explained) -> None:
     print_table([asdict(entry) for entry in told.fixed], _COLUMNS, title)
     if told.plan is None:
         say(f"accuracy {told.accuracy:g} cannot be certified: best is {told.best:.4f}")
-        enough = told.needed is not None
-        say(f"about {told.needed:,} labelled samples would, at the present rate of errors" if enough else _NEVER)
+        if told.needed is None:
+            say(_NEVER)
+        elif told.needed > told.tested + told.searched:
+            say(f"about {told.needed:,} labelled samples would, at the present rate of errors")
     else:
         _show_plan(told, told.plan)
     searched = f"gates were chosen on {count(told.searched)} other samples; thresholds and tests share none"

@@ -284,7 +284,7 @@ class Loop:
                 self._lost(now_us, self._crew.lane_of(effect.key), effect.reason)
             elif isinstance(effect, Alarm):
                 said = f"{effect.network} for tenant {effect.tenant}: certificate withdrawn, {effect.reason}"
-                said = f"{said}; its inputs have changed: recalibrate with delen calibrate {effect.network}"
+                said = f"{said}; its inputs have changed: recalibrate: delen calibrate {effect.network} --data DATA"
                 self._note(said, level="warning")
             elif isinstance(effect, Told):
                 self._note(effect.text, level="warning")

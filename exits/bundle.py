@@ -111,7 +111,9 @@ def shipped_directory() -> Path:
 
 
 def find_bundle(name_or_path: str, directories: Sequence[Path]) -> Path:
-    """The directory of a network given by name, looked up in `directories` in order, or by path (with a slash).
+    """The directory of a network given by name, looked up in `directories` in order, or by path.
+
+    A network's name goes before a directory of that name here; with a slash it is always a path.
 
     Raises:
         BundleMissing: not there; says which networks are.
@@ -124,6 +126,8 @@ def find_bundle(name_or_path: str, directories: Sequence[Path]) -> Path:
     for directory in directories:
         if name_or_path and (directory / name_or_path / MANIFEST).is_file():
             return directory / name_or_path
+    if name_or_path and (Path(name_or_path) / MANIFEST).is_file():
+        return Path(name_or_path)
     known = sorted({path.parent.name for directory in directories for path in directory.glob(f"*/{MANIFEST}")})
     raise BundleMissing(
         f"no network named {name_or_path[:80]!r} in {', '.join(map(str, directories))}; "

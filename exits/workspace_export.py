@@ -20,6 +20,7 @@ from .manifest import ExitEntry, Precision
 from .measured_bundle import USUAL, Graphs, Measured, Measuring, OnStep, Step, measured_bundle
 from .quantise import quantised
 from .workspace import Workspace, load_workspace
+from .workspace_training import refuse_other_split
 
 BUNDLE_SUFFIX = ".bundle"
 
@@ -51,6 +52,7 @@ def export_workspace(order: ExportOrder, on_step: OnStep = lambda step: None) ->
     """
     refuse_overwrite(order.out, replace=order.replace)
     workspace = load_workspace(order.workspace)
+    refuse_other_split(workspace.provenance, order.measuring.seed, order.calibrate_on)
     shape = workspace.input.shape
     data = open_data(order.data, order.measuring.seed, shape=shape, calibrate_on=order.calibrate_on)
     check_split(data, workspace.classes, shape=shape)

@@ -82,6 +82,9 @@ def train_workspace(order: WorkspaceOrder, on_progress: OnProgress) -> Workspace
     if order.weights is not None:
         fill(network, read_weights(order.weights).tensors, str(order.weights))
     seed = order.plan.seed or 0
+    if order.weights is None:
+        # What an earlier training has seen is still in the weights.
+        refuse_other_split(workspace.provenance, seed, order.calibrate_on)
     split = open_data(order.data, seed, shape=workspace.input.shape, calibrate_on=order.calibrate_on)
     check_split(
         split,

@@ -245,7 +245,9 @@ def search(samples: Calibration, ladder: Sequence[int], steps: Steps) -> Proofs:
     path = fixed[::-1]
     if fit_count >= SEARCH_SAMPLES_MIN:
         fit = samples.fit
-        path = find_path(samples.confidence[fit][:, columns], samples.correct[fit][:, columns], steps)
+        found = find_path(samples.confidence[fit][:, columns], samples.correct[fit][:, columns], steps)
+        # The last exit for all is as strict as can be, however good gates looked: what it keeps can always be had.
+        path = [fixed[-1], *[gates for gates in found if gates != fixed[-1]]]
     counted = {gates: count_candidate(gates, ladder, samples) for gates in {*path, *fixed}}
     return Proofs(
         fit_n=fit_count,

@@ -260,11 +260,16 @@ def test_a_calibration_with_objects_in_it_is_refused_unread(digits: Path) -> Non
     refuse(digits, "calibration.npz", "doubt is object", "objects are never read")
 
 
-def test_find_by_name_by_path_and_not_at_all(tmp_path: Path) -> None:
+def test_find_by_name_by_path_and_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_bundle("digits", [tmp_path, shipped_directory()]) == shipped_directory() / "digits"
     own = digits_copy(tmp_path)
     assert find_bundle("digits", [tmp_path, shipped_directory()]) == own
     assert find_bundle(str(own), []) == own
+    monkeypatch.chdir(own.parent)
+    assert find_bundle("digits", [shipped_directory()]) == shipped_directory() / "digits", "a name goes first"
+    own.rename(own.parent / "mine")
+    assert find_bundle("mine", [shipped_directory()]) == Path("mine"), "and a directory here will do"
+    (own.parent / "mine").rename(own)
     with pytest.raises(BundleError, match=r"no network named 'dogs'.*there are: digits"):
         find_bundle("dogs", [tmp_path])
     with pytest.raises(BundleError, match=r"holds no network\.toml"):

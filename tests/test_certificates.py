@@ -17,6 +17,7 @@ from delen.policies.gates import Candidate, CertifiedPlan
 from delen.profiles.costs import Costs
 from delen.tests.labelled_samples import ACCURACIES, outcomes
 from delen.tests.sample_profile import sample_profile
+from delen.tests.simulation import served
 
 COSTS = Costs.of(sample_profile(accuracies=ACCURACIES), 4)
 SAMPLES = outcomes(6000)
@@ -239,3 +240,9 @@ def test_certificates_break_no_more_often_than_they_say(pick: dict[str, Any]) ->
     share, made = broken_share(pick, 150, 0.905)
     assert made > 50
     assert share <= 0.2 + 2 * math.sqrt(0.2 * 0.8 / 150)
+
+
+def test_what_the_last_exit_alone_keeps_can_always_be_had() -> None:
+    network = served(accuracies=(0.6, 0.8, 0.99)).gates
+    assert network is not None
+    assert network.best(0.9) >= network.alone(2, 0.9) - 1e-4

@@ -18,9 +18,10 @@ import torch  # noqa: E402  (after the skips above)
 from torch import nn  # noqa: E402
 
 from delen.clients.info import Preprocessing  # noqa: E402
+from delen.exits import workspace_export  # noqa: E402
 from delen.exits.bundle import Bundle, load_bundle  # noqa: E402
 from delen.exits.bundle_logits import bundle_logits  # noqa: E402
-from delen.exits.datasets import Labelled, Split  # noqa: E402
+from delen.exits.datasets import DataError, Labelled, Split  # noqa: E402
 from delen.exits.export import ExportError, export_graphs  # noqa: E402
 from delen.exits.manifest import Precision, TensorShape  # noqa: E402
 from delen.exits.measured_bundle import Measured, Step  # noqa: E402
@@ -186,3 +187,14 @@ def test_a_network_of_words_takes_whole_numbers(tmp_path: Path) -> None:
     bundle: Bundle = export_measured(made, split, order, lambda step: None).bundle
     assert bundle.manifest.input.dtype == "int64"
     assert bundle.manifest.segments[0].output == TensorShape(dtype="float32", shape=(4, 8))
+
+
+@pytest.mark.parametrize(("seed", "calibrate_on"), [("0", "test"), ("5", "train")])
+def test_what_a_network_was_trained_on_is_no_data_to_certify_it_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str, calibrate_on: str
+) -> None:
+    trained = dataclasses.replace(workspace(), provenance={"data_seed": seed, "calibrate_on": calibrate_on})
+    monkeypatch.setattr(workspace_export, "load_workspace", lambda _path: trained)
+    order = ExportOrder(workspace=tmp_path, data="made-up", out=tmp_path / "b.bundle")
+    with pytest.raises(DataError, match=f"--seed {seed} --calibrate-on {calibrate_on}"):
+        workspace_export.export_workspace(order, lambda step: None)
