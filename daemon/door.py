@@ -51,7 +51,8 @@ class Door:
         self.tenant = tenant.name
         self.transport = place.transport
         self.notes: list[str] = []
-        self.delivered = 0
+        # Descriptors of connections heard from since the last look; None while nobody looks.
+        self.heard_fds: set[int] | None = None
         # Whether the monitor may have more than was taken in; its descriptor tells changes only.
         self.unread = True
         self._tenant = tenant
@@ -61,7 +62,6 @@ class Door:
         self.guard = ConnectionGuard(cap)
         # Who last spoke on which route, to know whom to take leave of when rights end.
         self.users: OrderedDict[bytes, str] = OrderedDict()
-        self._busy: set[int] = set()
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self._set_up(limits)
         # Before binding, so that no connection is missed.
@@ -122,7 +122,6 @@ class Door:
         """Drop all connections of this endpoint and take no new ones for a while; returns a line to log."""
         for_ms = self.guard.close(now_us) // 1000
         self._unbind()
-        self._busy.clear()
         return f"{self!r}: {reason}; closed for {for_ms} ms, other tenants are not concerned"
 
     def reopen(self, now_us: int) -> str | None:
@@ -138,11 +137,9 @@ class Door:
         return None
 
     def look(self) -> Intake:
-        """What came in since the last look; costs a system call per connection."""
-        busy = {fd for fd in self.guard.fds if _has_bytes(fd)}
-        intake = Intake(self.delivered, len(busy & self._busy))
-        self._busy, self.delivered = busy, 0
-        return intake
+        """Who has bytes to read and who was heard since the last look; costs a system call per connection."""
+        heard, self.heard_fds = self.heard_fds or set(), set()
+        return Intake({fd for fd in self.guard.fds if _has_bytes(fd)}, heard)
 
     def close(self, linger_ms: int) -> None:
         """Close for good; what was handed to ZeroMQ gets so long to leave."""

@@ -10,8 +10,8 @@ Does not: read clocks, sockets or memory; those are passed in.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 # An endpoint that fills up again at once stays away twice as long each time, up to this.
@@ -92,35 +92,57 @@ class Manners:
         return self.until_us is not None
 
 
+# So often in a row a connection must have had bytes to read and delivered nothing. And after so many looks at which
+# nobody had any, what was taken is in use. A sender without end has its descriptor empty at many a look.
+SILENT_LOOKS, QUIET_LOOKS = 3, 20
+
+
 class Intake(NamedTuple):
-    """What one endpoint did since the last look: messages it delivered, and connections that still have bytes to read.
+    """One endpoint's connections at a look, by their descriptors: with bytes to read, and heard from since the last."""
 
-    `busy` counts only connections that had some at the last look too.
-    """
-
-    delivered: int
-    busy: int
+    busy: Set[int]
+    heard: Set[int]
 
 
 class MemoryGuard:
-    """Memory of the process against what the endpoints delivered meanwhile."""
+    """Memory of the process against what the endpoints' connections delivered meanwhile."""
 
     def __init__(self, growth_bytes_max: int) -> None:
         self._growth_bytes_max = growth_bytes_max
         self._calm_bytes: int | None = None
+        self._silent: Counter[tuple[str, int]] = Counter()
+        self._quiet_looks = 0
 
     def grown(self, resident_bytes: int) -> bool:
         """Whether memory has grown by so much that `suspects` should be asked; else what there is counts as calm."""
         if self._calm_bytes is None or resident_bytes < self._calm_bytes:
             self._calm_bytes = resident_bytes
-        return resident_bytes - self._calm_bytes >= self._growth_bytes_max
+        if resident_bytes - self._calm_bytes >= self._growth_bytes_max:
+            return True
+        self._forget()
+        return False
 
     def suspects(self, resident_bytes: int, intakes: Mapping[str, Intake]) -> list[str]:
-        """Endpoints to close, when memory has `grown`: those that take in bytes but deliver nothing."""
-        silent = [name for name, intake in intakes.items() if intake.busy and not intake.delivered]
-        if silent:
-            return silent
-        if not any(intake.busy for intake in intakes.values()):
-            # Nobody sends: what was taken is in use, and the new level is the calm one.
+        """Endpoints to close, when memory has `grown`: those with connections that take in bytes and deliver nothing.
+
+        Another connection's messages are no excuse: whoever sends without end may well send a little beside it.
+        """
+        silent = self._silent
+        for name, intake in intakes.items():
+            for fd in intake.heard:
+                silent.pop((name, fd), None)
+            for fd in intake.busy - intake.heard:
+                silent[name, fd] += 1
+        found = {name for (name, _), looks in silent.items() if looks >= SILENT_LOOKS}
+        if found:
+            self._forget()
+            return sorted(found)
+        self._quiet_looks = 0 if any(intake.busy for intake in intakes.values()) else self._quiet_looks + 1
+        if self._quiet_looks >= QUIET_LOOKS:
             self._calm_bytes = resident_bytes
+            self._forget()
         return []
+
+    def _forget(self) -> None:
+        self._silent.clear()
+        self._quiet_looks = 0

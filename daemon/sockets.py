@@ -235,7 +235,8 @@ class Endpoints:
                 if len(frames) < PARTS_MAX:
                     frames.append(frame.buffer)
             route = kind + identity
-            door.delivered += 1
+            if door.heard_fds is not None:
+                door.heard_fds.add(int(frame.get(zmq.SRCFD)))
             door.heard(route, user)
             yield Arrived(route, user, frames)
 
@@ -335,7 +336,7 @@ class Endpoints:
         resident = resident_bytes()
         if resident is None or not self._memory.grown(resident):
             for door in doors:
-                door.delivered = 0
+                door.heard_fds = None
             return
         self._look_us = now_us + LOOK_AGAIN_US
         by_name = {repr(door): door for door in doors}

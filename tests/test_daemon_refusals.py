@@ -79,7 +79,7 @@ BAD_MESSAGES: dict[str, tuple[list[bytes], str, str]] = {
     "no accuracy": ([header("digits", SPEC, {"accuracy": 0.0}), X], "bounds", "accuracy is 0"),
     "a bound of words": ([header("digits", SPEC, {"latency_ms": "fast"}), X], "malformed", "latency_ms"),
     "unknown bound": ([header("digits", SPEC, {"speed": 9}), X], "malformed", "speed"),
-    "unknown field": ([header("digits", SPEC, {}, "more"), X], "malformed", "infer"),
+    "unknown field": ([header("digits", SPEC, {}, "traceparent", "more"), X], "malformed", "infer"),
     "unknown message": ([header(name="sudo")], "malformed", "sudo"),
     "conditions for too few exits": (
         [header("digits", SPEC, {"conditions": [ONE_TEST]}), X],

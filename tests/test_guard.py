@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from delen.daemon.guard import CLOSED_US_MAX, CLOSED_US_MIN, FORGIVEN_US, ConnectionGuard, Intake, Manners, MemoryGuard
+from delen.daemon.guard import (
+    CLOSED_US_MAX,
+    CLOSED_US_MIN,
+    FORGIVEN_US,
+    QUIET_LOOKS,
+    SILENT_LOOKS,
+    ConnectionGuard,
+    Intake,
+    Manners,
+    MemoryGuard,
+)
 
 MB = 1024**2
 
@@ -55,21 +65,49 @@ def test_a_few_malformed_over_a_long_time_are_forgiven() -> None:
 
 
 def test_who_takes_in_bytes_and_delivers_nothing_while_memory_grows_is_suspected() -> None:
+    guard = grown_guard()
+    intakes = {"a": Intake({5}, set()), "b": Intake({6, 7, 8}, {6, 7, 8}), "c": Intake(set(), set())}
+    looks = [guard.suspects(132 * MB, intakes) for _ in range(SILENT_LOOKS)]
+    assert looks == [[]] * (SILENT_LOOKS - 1) + [["a"]]
+    assert guard.suspects(132 * MB, intakes) == [], "it was closed, and is judged anew"
+
+
+def test_messages_of_another_connection_do_not_hide_the_one_that_delivers_nothing() -> None:
+    guard = grown_guard()
+    looks = [guard.suspects(132 * MB, {"a": Intake({5, 6}, {6})}) for _ in range(SILENT_LOOKS)]
+    assert looks[-1] == ["a"]
+
+
+def test_a_sender_without_end_is_found_though_its_descriptor_is_empty_at_most_looks() -> None:
+    guard = grown_guard()
+    empty, waiting = {"a": Intake(set(), set())}, {"a": Intake({5}, set())}
+    looks = [guard.suspects(200 * MB, intakes) for intakes in ([empty] * 7 + [waiting]) * SILENT_LOOKS]
+    assert looks[-1] == ["a"]
+
+
+def test_a_large_message_that_arrives_in_the_end_is_not_suspicious() -> None:
+    guard = grown_guard()
+    for _ in range(10):
+        assert not any(guard.suspects(132 * MB, {"a": Intake({5}, set())}) for _ in range(SILENT_LOOKS - 1))
+        assert guard.suspects(132 * MB, {"a": Intake({5}, {5})}) == []
+
+
+def test_memory_that_is_in_use_becomes_the_calm_level_once_nobody_sends() -> None:
+    guard = grown_guard()
+    for _ in range(2 * QUIET_LOOKS):
+        assert guard.suspects(200 * MB, {"b": Intake({5}, {5})}) == []
+    assert guard.grown(200 * MB), "somebody still sends: not yet calm"
+    for _ in range(QUIET_LOOKS):
+        assert guard.suspects(200 * MB, {"b": Intake(set(), set())}) == []
+    assert not guard.grown(210 * MB)
+    assert not guard.grown(90 * MB), "less than before is calm, and counts from there"
+    assert guard.grown(122 * MB)
+
+
+def grown_guard() -> MemoryGuard:
+    """One whose process had 100 MB and has grown by the 32 it may."""
     guard = MemoryGuard(32 * MB)
     assert not guard.grown(100 * MB)
     assert not guard.grown(131 * MB)
     assert guard.grown(132 * MB)
-    intakes = {"a": Intake(delivered=0, busy=1), "b": Intake(delivered=50, busy=3), "c": Intake(delivered=0, busy=0)}
-    assert guard.suspects(132 * MB, intakes) == ["a"]
-
-
-def test_memory_that_is_in_use_becomes_the_calm_level_once_nobody_sends() -> None:
-    guard = MemoryGuard(32 * MB)
-    guard.grown(100 * MB)
-    assert guard.grown(200 * MB)
-    assert guard.suspects(200 * MB, {"b": Intake(delivered=9, busy=1)}) == []
-    assert guard.grown(200 * MB), "somebody still sends: not yet calm"
-    assert guard.suspects(200 * MB, {"b": Intake(delivered=0, busy=0)}) == []
-    assert not guard.grown(210 * MB)
-    assert not guard.grown(90 * MB), "less than before is calm, and counts from there"
-    assert guard.grown(122 * MB)
+    return guard
