@@ -175,11 +175,13 @@ class Server:
     def next(self, now_us: int) -> Run | None:
         """The next run for a device that is idle or about to be, or None; the caller posts it."""
         self._ask_us = NEVER_US
+        waited = bool(self._waiting)
+        if not waited and (self.busy or self.idle.due_at() > now_us):
+            return None
         start_us = self._device.start_us(now_us)
         if start_us is None:
             return None
         self.learn()
-        waited = bool(self._waiting)
         flight = None if self.busy else self.idle.flight(self._runs + 1, now_us, self.networks, waited=waited)
         if flight is not None:
             self._runs += 1
