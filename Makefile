@@ -28,7 +28,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000
 DEMO_READY := $(VENV)/demo-ready
 TEST_READY := $(VENV)/test-ready-torch-$(TORCH)
 
-.PHONY: help demo test unit check lint types build sbom audit bench faults clean
+.PHONY: help demo test unit check lint types build sbom audit bench faults soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,8 @@ help:
 	@echo '             hour: tables and plots in profiles/results; DATA=DIR names recorded traces, SEEDS=2 is a quick look;'
 	@echo '             CIFAR=DIR WEIGHTS=FILE add ResNet-20, whose heads are trained first'
 	@echo 'make faults  10,000 random fault scripts through the simulated core, every invariant held; some minutes'
+	@echo 'make soak    every promise at its full count on real processes, an hour; prints counts and figures, and writes'
+	@echo '             them to profiles/results/soak.json'
 	@echo 'make audit   known vulnerabilities of the packages used; part of make check'
 	@echo 'make sbom    dist/sbom.cdx.json: what delen is made of here'
 	@echo 'make clean   remove the virtual environment and everything built'
@@ -90,7 +92,13 @@ bench: $(if $(CIFAR),$(TEST_READY),$(DEMO_READY))
 	$(BIN)/delen bench scenarios $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA))
 
 faults: $(TEST_READY)
-	$(BIN)/python -m delen.tests.faults $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python -m delen.tests.random_faults $(if $(RUNS),--runs $(RUNS))
+
+# CI's counts of the same are part of `make test`.
+soak: $(TEST_READY)
+	@mkdir -p profiles/results
+	DELEN_SOAK=1 DELEN_FIGURES=profiles/results/soak.json $(BIN)/python -m pytest tests/faults tests/fuzz
+	STATE_KILLS=500 $(BIN)/python -m pytest tests/test_daemon_state.py
 
 clean:
 	rm -rf $(VENV) .venv.lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

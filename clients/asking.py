@@ -10,7 +10,7 @@ import operator
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 import zmq
 from msgspec.structs import replace
@@ -23,6 +23,9 @@ from .info import NetworkInfo
 from .inputs import BoundArguments, InferArguments, InputLike, bounds_of, input_tensor
 from .places import name_fault
 from .wire import VERSION, Infer, StatsReply, TensorSpec
+
+if TYPE_CHECKING:
+    from .servers import Servers
 
 # A connection that breaks is tried again this soon, then ever less often. ZeroMQ's own default is 100 ms flat.
 RECONNECT_MS = 10
@@ -59,6 +62,7 @@ class Asking:
         self._connection = Connection(
             endpoint=self.endpoint, client=self.client, bounds=bounds_of(bounds), nonce=os.urandom(8)
         )
+        self._servers = _servers(located)
         self._pid = os.getpid()
         self._closed = False
 
@@ -80,12 +84,25 @@ class Asking:
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._located.pair.secret.encode())
         try:
             socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, UnicodeEncodeError) as error:
             socket.close(linger=0)
             hint = "expected ipc:///path or tcp://host:port"
             fault = f"cannot connect to {self.endpoint}: {error}"
             raise Unreachable(fault, endpoint=self.endpoint, hint=hint) from None
         return socket
+
+    def _tick(self, now: int, socket: zmq.Socket[Any]) -> None:
+        """What is due at the connection's `wake_at_us`; and where nobody answers, ask at the next address."""
+        connection = self._connection
+        connection.tick(now)
+        if self._servers is None:
+            return
+        if self._servers.turn(now, connection.silent_since_us(), welcome=connection.welcome is not None):
+            socket.disconnect(self.endpoint)
+            self.endpoint, server_key = self._servers.current
+            connection.endpoint = self.endpoint
+            socket.setsockopt(zmq.CURVE_SERVERKEY, server_key.encode())
+            socket.connect(self.endpoint)
 
     def _call(self, kind: type[Any], *fields: Any) -> Call:
         now = now_us()
@@ -133,6 +150,16 @@ class Asking:
 
     def _no_welcome(self) -> BadReply:
         return BadReply("the daemon answers but has not welcomed this client")
+
+
+def _servers(located: Located) -> Servers | None:
+    """None where there is but one."""
+    if not located.servers:
+        return None
+    from .keys import Server
+    from .servers import Servers
+
+    return Servers([Server(located.endpoint, located.server_key), *located.servers])
 
 
 def class_index(label: SupportsIndex) -> int:

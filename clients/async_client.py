@@ -194,7 +194,7 @@ class AsyncClient(Asking):
             await asyncio.sleep(TICK_US / 1e6)
             now = now_us()
             if now >= self._connection.wake_at_us:
-                self._connection.tick(now)
+                self._tick(now, self._socket)
                 self._flush()
 
     async def _unblock(self) -> None:

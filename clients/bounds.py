@@ -7,12 +7,14 @@ Does not: know networks, times or whether a bound can be met; that is admission'
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 CONDITION_COUNT_MAX = 64
+# As many exits as a bundle may have. An empty set is one byte on the wire and fifty in memory.
+CONDITION_SET_COUNT_MAX = 32
 
 Objective: TypeAlias = Literal["accuracy", "latency", "energy"]
 OnMiss: TypeAlias = Literal["answer", "drop"]
@@ -40,6 +42,10 @@ class ConditionSet(Record, frozen=True):
     any_of: tuple[Condition, ...] = ()
 
 
+# More is not even decoded, since it takes milliseconds to.
+Conditions: TypeAlias = Annotated[tuple[ConditionSet | None, ...], msgspec.Meta(max_length=CONDITION_SET_COUNT_MAX)]
+
+
 class Bounds(Record, frozen=True):
     """What a tenant asks of a request. Left out: the session's default. None: explicitly no bound.
 
@@ -54,7 +60,7 @@ class Bounds(Record, frozen=True):
     certificate: Certifies | UnsetType = UNSET
     objective: Objective | None | UnsetType = UNSET
     on_miss: OnMiss | UnsetType = UNSET
-    conditions: tuple[ConditionSet | None, ...] | None | UnsetType = UNSET
+    conditions: Conditions | None | UnsetType = UNSET
 
 
 def bounds_fault(bounds: Bounds) -> str | None:
@@ -80,6 +86,8 @@ def conditions_fault(conditions: tuple[ConditionSet | None, ...] | None) -> str 
     """What is wrong with these conditions; None when nothing is."""
     if conditions is None:
         return None
+    if len(conditions) > CONDITION_SET_COUNT_MAX:
+        return f"conditions for {len(conditions)} exits; at most {CONDITION_SET_COUNT_MAX} are allowed"
     tests = [test for group in conditions if group for test in group.all_of + group.any_of]
     if not tests:
         return "conditions hold no test; expected at least one for one exit"

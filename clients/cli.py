@@ -75,7 +75,10 @@ class DelenGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ASKED_JSON] = "--json" in args
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.ClickException as error:
+            raise _escaped(error) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
@@ -93,7 +96,9 @@ class DelenGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        except click.ClickException as error:
+            raise _escaped(error) from None
+        except (click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(ExitCode.INTERRUPTED)
@@ -110,6 +115,15 @@ class DelenGroup(click.Group):
             if ctx.meta[ASKED_JSON]:
                 _print_failure(ctx, error, line)
             ctx.exit(line.code)
+
+
+def _escaped(error: click.ClickException) -> click.ClickException:
+    """The same, quoting arguments so that a terminal does not act on them."""
+    from ..daemon.log_lines import escaped
+
+    # Not by name: click calls it final, and makes errors of a dozen classes.
+    vars(error)["message"] = "\n".join(escaped(line) for line in error.message.split("\n"))
+    return error
 
 
 def _print_failure(ctx: click.Context, error: Exception, line: Line) -> None:

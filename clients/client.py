@@ -158,7 +158,7 @@ class Client(Verbs):
             now = now_us()
             with self._state:
                 if now >= self._connection.wake_at_us:
-                    self._connection.tick(now)
+                    self._tick(now, self._line.socket)
                 self._settle()
         self._deliver()
 
@@ -321,7 +321,7 @@ class Client(Verbs):
             due_us = connection.wake_at_us if call is None else min(connection.wake_at_us, call.give_up_us)
             with self._state:
                 if now >= due_us:
-                    connection.tick(now)
+                    self._tick(now, self._line.socket)
                 blocked = self._flush(now)
                 self._settle()
             if self._due or (call.ended if call is not None else not self._submitted_count):

@@ -6,6 +6,7 @@ With --prefix nothing but files is touched, below that directory: for packages, 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ from .service_files import (
 )
 from .tables import Column, json_option, print_json, print_table, say
 
+# Besides addresses, what systemd.resource-control(5) knows of IPAddressAllow=.
+ADDRESS_WORDS = ("any", "localhost", "link-local", "multicast")
 RUNNING_SYSTEMD = Path("/run/systemd/system")
 
 _COLUMNS = (
@@ -52,6 +55,8 @@ def install_service_command(
     """
     if user and allow:
         raise CommandFailed("--allow is for the service of the machine", ExitCode.USAGE)
+    for said in allow:
+        _check_address(said)
     places = _places(prefix)
     fault = None if user else places.fault()
     if fault is not None:
@@ -107,6 +112,17 @@ def uninstall_service_command(user: bool, prefix: Path | None, dry_run: bool, as
     _print(rows, as_json=as_json)
     if prefix is None and not dry_run:
         _run([["systemctl", *scope, "daemon-reload"]])
+
+
+def _check_address(said: str) -> None:
+    """systemd passes over what it cannot read, and then nobody may connect. Raises BadParameter."""
+    try:
+        known = said in ADDRESS_WORDS or bool(ipaddress.ip_network(said, strict=False))
+    except ValueError:
+        known = False
+    if not known:
+        expected = f"expected an address, a network as 10.0.0.0/8, or one of {', '.join(ADDRESS_WORDS)}"
+        raise click.BadParameter(f"{said!r:.80} is no address; {expected}", param_hint="--allow")
 
 
 def _remove_empty(directory: Path) -> None:

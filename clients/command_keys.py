@@ -6,7 +6,6 @@ file whole. Secrets go into one new file each, for its owner alone, and are neve
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from datetime import datetime, timedelta, timezone
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command_server_keys import RELOAD, free_port, rotate_server_command
+from .config_folder import SERVICE_GROUP, TENANTS, config_option, folder_of, lend, one_at_a_time
 from .exit_codes import CommandFailed, ExitCode
 from .options import OVER_ZERO, SHARE
 from .tables import Column, json_option, print_json, print_table, say
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
     from ..daemon.rights import PublicKey, TenantConfig
     from .keys import Pair
 
-SYSTEM_DIRECTORY = Path("/etc/delen")
-FIRST_PORT = 5701
-RELOAD = "in force once the daemon has read it again: systemctl reload delen, or kill -HUP of a daemon of your own"
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 
-def _config_option(command: Any) -> Any:
-    said = "Where delen.toml, tenants.d and keys are.  [default: /etc/delen for root, else ~/.config/delen]"
-    return click.option("--config-dir", type=click.Path(file_okay=False, path_type=Path), help=said)(command)
+def _host(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A name or an address as it goes into tcp://HOST:PORT; one of IPv6 in brackets."""
+    if value is None or re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", value):
+        return value
+    raise click.BadParameter(f"{value!r:.80} is no host; expected a name or an address, IPv6 as [ADDRESS]")
 
 
 @click.group("keys", epilog="Every subcommand takes --json.")
@@ -40,7 +40,7 @@ def keys_command() -> None:
 
 
 @keys_command.command("init")
-@_config_option
+@config_option
 @json_option
 def init_command(config_dir: Path | None, as_json: bool) -> None:
     """Make the daemon's own key pair, which tenants over tcp know it by. Never overwrites one."""
@@ -49,18 +49,20 @@ def init_command(config_dir: Path | None, as_json: bool) -> None:
     from .key_text import fingerprint
     from .keys import KeyFile, key_text_of, new_pair, write_secret
 
-    folder = _folder(config_dir) / "keys"
+    folder = folder_of(config_dir) / "keys"
     make_directory(folder, mode=0o750)
+    lend(folder, 0o750)
     pair, path = new_pair(), folder / SECRET_NAME
     try:
         write_secret(path, key_text_of(KeyFile(None, None, None, pair)))
     except FileExistsError:
         hint = "tenants know the daemon by it; to renew it, move it away first, then hand out new key files"
         raise CommandFailed(f"{path} is there already", ExitCode.CANNOT_CREATE, hint) from None
+    lent = lend(path, 0o640)
     if as_json:
         print_json({"file": str(path), "public_key": pair.public, "fingerprint": fingerprint(pair.public)})
         return
-    say(f"wrote {path}, for its owner alone")
+    say(f"wrote {path}, for {f'root and the group {SERVICE_GROUP}' if lent else 'its owner'} alone")
     say(f"fingerprint {fingerprint(pair.public)}")
     say('next: tcp = "tcp://ADDRESS" in delen.toml, and `delen keys new NAME --tcp HOST --network NETWORK`')
 
@@ -69,7 +71,7 @@ def init_command(config_dir: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--uid", "uids", multiple=True, metavar="UID|USER", help="A local user who may ask; repeat for more.")
 @click.option("--network", "networks", multiple=True, required=True, metavar="NAME", help="One it may use; repeat.")
-@click.option("--tcp", "host", metavar="HOST", help="Also over tcp, at this address of the daemon: makes a key.")
+@click.option("--tcp", "host", metavar="HOST", callback=_host, help="Also over tcp, at this address: makes a key.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Its tcp port.  [default: the next free one]")
 @click.option("--rate", "rate_hz_max", type=OVER_ZERO, help="At most so many requests per second.")
 @click.option("--burst", "burst_max", type=click.IntRange(min=1), help="So many of them at once after a pause.")
@@ -80,8 +82,9 @@ def init_command(config_dir: Path | None, as_json: bool) -> None:
 @click.option("--watts", "power_w_max", type=OVER_ZERO, help="At most so many joules per second.")
 @click.option("--joules-per-day", "energy_j_day_max", type=OVER_ZERO, help="At most so many joules in 24 hours.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The key file.  [default: NAME.key]")
-@_config_option
+@config_option
 @json_option
+@one_at_a_time
 def new_command(
     name: str,
     uids: tuple[str, ...],
@@ -104,9 +107,10 @@ def new_command(
     if path.exists():
         raise CommandFailed(f"tenant {name!r} is there already: {path}", ExitCode.CANNOT_CREATE)
     make_directory(path.parent, mode=0o750)
+    lend(path.parent, 0o750)
     tenants = _tenants(config_dir)
     pair = None if host is None else new_pair()
-    port = None if host is None else port or _free_port(tenants)
+    port = None if host is None else port or free_port(tenants)
     settings = [("tcp_port", port), *caps.items()]
     numbers = [_uid_of(uid) for uid in uids]
     public = None if pair is None else pair.public
@@ -115,13 +119,13 @@ def new_command(
     handed = None
     if pair is not None:
         # First the secret: a tenant whose key nobody has is harmless, a key file that cannot be written is not.
-        handed = _hand_over(name, pair, _folder(config_dir), out, f"tcp://{host}:{port}")
+        handed = _hand_over(name, pair, folder_of(config_dir), out, f"tcp://{host}:{port}")
     create_whole(path, text.encode(), mode=0o644)
     _tell(as_json, path, handed, pair)
 
 
 @keys_command.command("list")
-@_config_option
+@config_option
 @json_option
 def list_command(config_dir: Path | None, as_json: bool) -> None:
     """Every tenant of tenants.d: who may ask as it, and for what."""
@@ -134,7 +138,7 @@ def list_command(config_dir: Path | None, as_json: bool) -> None:
 
 @keys_command.command("show")
 @click.argument("name")
-@_config_option
+@config_option
 @json_option
 def show_command(name: str, config_dir: Path | None, as_json: bool) -> None:
     """One tenant, with the fingerprint and the time of each of its keys."""
@@ -152,9 +156,10 @@ def show_command(name: str, config_dir: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--overlap", default="7d", show_default=True, help="How long the old keys still work: 0, 30m, 12h, 7d.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The key file.  [default: NAME.key]")
-@click.option("--tcp", "host", metavar="HOST", help="The daemon's address, for the key file.")
-@_config_option
+@click.option("--tcp", "host", metavar="HOST", callback=_host, help="The daemon's address, for the key file.")
+@config_option
 @json_option
+@one_at_a_time
 def rotate_command(
     name: str, overlap: str, out: Path | None, host: str | None, config_dir: Path | None, as_json: bool
 ) -> None:
@@ -175,16 +180,20 @@ def rotate_command(
     others = [other for other in _tenants(config_dir) if other.name != name]
     _checked(text, path, others)
     endpoint = f"tcp://{host}:{tenant.tcp_port}" if host and tenant.tcp_port else None
-    handed = _hand_over(name, pair, _folder(config_dir), out, endpoint)
+    handed = _hand_over(name, pair, folder_of(config_dir), out, endpoint)
     write_whole(path, text.encode(), mode=0o644)
     _tell(as_json, path, handed, pair)
+    if endpoint is None:
+        port = tenant.tcp_port or "PORT"
+        say(f"it names no endpoint (--tcp HOST would): whoever uses it says --endpoint tcp://HOST:{port} too")
 
 
 @keys_command.command("revoke")
 @click.argument("name")
 @click.option("--fingerprint", "which", multiple=True, metavar="SHA256:...", help="This key only; repeat for more.")
-@_config_option
+@config_option
 @json_option
+@one_at_a_time
 def revoke_command(name: str, which: tuple[str, ...], config_dir: Path | None, as_json: bool) -> None:
     """Take a tenant's keys back: all, or those named. Open connections end with their next message."""
     from .durable import write_whole
@@ -203,7 +212,9 @@ def revoke_command(name: str, which: tuple[str, ...], config_dir: Path | None, a
             text = without_key(text, known[said])
     except KeyAbsent as error:
         raise CommandFailed(f"{path}: {error}", ExitCode.BAD_CONFIG) from None
-    _checked(text, path, [])
+    left = {fingerprint(key.public) for key in _checked(text, path, []).keys}
+    if left & set(gone):
+        raise CommandFailed(f"{path}: a key is still in it; edit the file by hand", ExitCode.BAD_CONFIG)
     write_whole(path, text.encode(), mode=0o644)
     if as_json:
         print_json({"file": str(path), "revoked": gone})
@@ -211,6 +222,9 @@ def revoke_command(name: str, which: tuple[str, ...], config_dir: Path | None, a
     for said in gone:
         say(f"revoked {said}")
     say(RELOAD)
+
+
+keys_command.add_command(rotate_server_command)
 
 
 @keys_command.command("fingerprint")
@@ -233,29 +247,19 @@ def fingerprint_command(what: str, as_json: bool) -> None:
 _COLUMNS = {"tenant": "tenant", "uids": "uids", "keys": "valid keys", "networks": "networks", "tcp_port": "tcp port"}
 
 
-def _folder(config_dir: Path | None) -> Path:
-    if config_dir is not None:
-        return config_dir
-    if os.environ.get("DELEN_CONFIG"):
-        return Path(os.environ["DELEN_CONFIG"]).parent
-    if os.getuid() == 0:
-        return SYSTEM_DIRECTORY
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "delen"
-
-
 def _tenant_path(config_dir: Path | None, name: str) -> Path:
     from .places import name_fault
 
     fault = name_fault("tenant", name)
     if fault:
         raise click.UsageError(fault)
-    return _folder(config_dir) / "tenants.d" / f"{name}.toml"
+    return folder_of(config_dir) / TENANTS / f"{name}.toml"
 
 
 def _tenants(config_dir: Path | None) -> tuple[TenantConfig, ...]:
-    from ..daemon.tenant_files import DIRECTORY_NAME, read_tenants
+    from ..daemon.tenant_files import read_tenants
 
-    folder = _folder(config_dir) / DIRECTORY_NAME
+    folder = folder_of(config_dir) / TENANTS
     return read_tenants(folder) if folder.exists() else ()
 
 
@@ -269,25 +273,28 @@ def _tenant(config_dir: Path | None, name: str) -> TenantConfig:
     return read_tenant(path)
 
 
-def _checked(text: str, path: Path, others: Any) -> None:
-    """What the daemon would say of this text beside the other tenants; nothing is written that it would refuse."""
+def _checked(text: str, path: Path, others: Any) -> TenantConfig:
+    """The tenant that the daemon would read from this text; nothing is written that it would refuse."""
     from ..daemon.rights import rights_fault
     from ..daemon.tenant_files import tenant_of
 
-    fault = rights_fault([*others, tenant_of(text.encode(), path)])
+    tenant = tenant_of(text.encode(), path)
+    fault = rights_fault([*others, tenant])
     if fault:
         raise CommandFailed(fault, ExitCode.BAD_CONFIG)
+    return tenant
 
 
 def _hand_over(name: str, pair: Pair, folder: Path, out: Path | None, endpoint: str | None) -> Path:
     """Write the one file that a tenant over tcp needs."""
-    from ..daemon.server_key import SECRET_NAME
-    from .keys import KeyFile, key_text_of, read_key, write_secret
+    from ..daemon.server_key import SECRET_NAME, read_secret
+    from .keys import KeyFile, key_text_of, public_half, write_secret
 
     secret = folder / "keys" / SECRET_NAME
-    server_key = read_key(secret).pair.public if secret.exists() else None
-    if server_key is None:
+    if not secret.exists():
         raise CommandFailed(f"there is no {secret}", ExitCode.NO_INPUT, "first: delen keys init")
+    # As the daemon reads it: the service's is for its group to read, which no tenant's key file may be.
+    server_key = public_half(read_secret(secret).decode())
     path = out or Path(f"{name}.key")
     try:
         write_secret(path, key_text_of(KeyFile(name, endpoint, server_key, pair)))
@@ -332,11 +339,6 @@ def _key_row(key: PublicKey, wall_s: float) -> dict[str, Any]:
         "not_after": "" if key.not_after is None else key.not_after.isoformat(),
         "note": key.note,
     }
-
-
-def _free_port(tenants: tuple[TenantConfig, ...]) -> int:
-    taken = {tenant.tcp_port for tenant in tenants}
-    return next(port for port in range(FIRST_PORT, 65_536) if port not in taken)
 
 
 def _uid_of(said: str) -> int:

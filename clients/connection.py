@@ -114,6 +114,11 @@ class Connection:
         """How many calls wait for their end."""
         return len(self._calls)
 
+    def silent_since_us(self) -> int | None:
+        """Since when a call waits and nothing was heard; None when none waits."""
+        oldest = next(iter(self._calls.values()), None)
+        return None if oldest is None else max(self._heard_us, oldest.created_us)
+
     def new_id(self) -> bytes:
         """16 bytes: 8 random ones of this client, and a counter."""
         return self._nonce + next(self._counter).to_bytes(8, "big")
@@ -354,11 +359,13 @@ class Connection:
                 hint="set a latency bound, or wait longer with timeout_s",
             )
         keys = "is a daemon there, and does it know this key? compare fingerprints: delen keys fingerprint KEY_FILE"
+        # Whom a daemon does not let in hears nothing of it.
+        users = f"{SERVE_HINT}; if one is, may this user ask as this tenant? its log says who was denied"
         return Unreachable(
             f"nobody answered at {self.endpoint} within {waited_s:g} s",
             endpoint=self.endpoint,
             request_id=call.message.id,
-            hint=keys if self.endpoint.startswith("tcp://") else SERVE_HINT,
+            hint=keys if self.endpoint.startswith("tcp://") else users,
         )
 
 

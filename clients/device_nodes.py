@@ -38,7 +38,11 @@ def device_nodes(devices: Path = Path("/dev")) -> list[Node]:
     found = {path for pattern in NODES for path in devices.glob(pattern)}
     nodes = []
     for path in sorted(found):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            # A link to a node that is not there, or a device that has just gone.
+            continue
         if stat.S_ISCHR(status.st_mode):
             bits = stat.S_IMODE(status.st_mode)
             opens = bits & 0o006 == 0o006 or (bits & 0o060 == 0o060 and status.st_gid != 0)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import SERVE_HINT, BadRequest, Unreachable
-from .places import endpoint_path, name_fault, runtime_directories
+from .places import endpoint_path, fallback_directory, name_fault, runtime_directories
 
 if TYPE_CHECKING:
-    from .keys import Pair
+    from .keys import Pair, Server
 
 TENANT_VARIABLE = "DELEN_TENANT"
 KEY_FILE_VARIABLE, SERVER_KEY_VARIABLE = "DELEN_KEY_FILE", "DELEN_SERVER_KEY"
@@ -24,12 +24,13 @@ IPC_PATH_BYTES_MAX = 107
 
 
 class Located(NamedTuple):
-    """Whom to ask, where, and over tcp by which keys."""
+    """Whom to ask, where, and over tcp by which keys; `servers`: where else, when nobody answers there."""
 
     tenant: str
     endpoint: str
     server_key: str = ""
     pair: Pair | None = None
+    servers: tuple[Server, ...] = ()
 
 
 def locate(
@@ -60,7 +61,9 @@ def locate(
     fault = "there is none" if server is None else key_fault(server)
     if server is None or fault:
         raise BadRequest(f"server_key, the daemon's public key: {fault}", code="malformed")
-    return Located(tenant_name(tenant or key.tenant), where, server, key.pair)
+    # Who says where to ask, or whom to believe, means that and nothing else.
+    others = key.servers if where == key.endpoint and server == key.server_key else ()
+    return Located(tenant_name(tenant or key.tenant), where, server, key.pair, others)
 
 
 def tenant_name(tenant: str | None) -> str:
@@ -86,6 +89,7 @@ def find_endpoint(tenant: str, endpoint: str | None = None) -> str:
     paths = [endpoint_path(directory, tenant) for directory in runtime_directories(os.environ, os.getuid())]
     for path in paths:
         if _is_there(path):
+            _check_own(path.parents[2])
             _check_socket(path, tenant)
             return f"ipc://{path}"
     looked_at = " and ".join(str(path) for path in paths)
@@ -111,6 +115,17 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except PermissionError:  # A tenant's directory that is closed to this user.
         return True
+
+
+def _check_own(directory: Path) -> None:
+    """In /tmp anybody may make the directory where this user's daemon would be, and read what is sent there."""
+    uid = os.getuid()
+    if directory == fallback_directory(uid) and directory.lstat().st_uid != uid:
+        raise Unreachable(
+            f"{directory} belongs to uid {directory.lstat().st_uid}, not to you",
+            endpoint=f"ipc://{directory}",
+            hint="have it removed, or run daemon and clients with DELEN_RUNTIME_DIR set to a directory of yours",
+        )
 
 
 def _check_socket(path: Path, tenant: str) -> None:

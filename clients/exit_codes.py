@@ -6,6 +6,7 @@ released; 64 to 78 are those of sysexits.h. Does not: print.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -80,6 +81,8 @@ _BY_NAME = {
     "WorkerFailed": ExitCode.UNAVAILABLE,
     "DaemonFailed": ExitCode.UNAVAILABLE,
 }
+# What is said where something was to be written.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class CommandFailed(Exception):
@@ -104,6 +107,9 @@ def code_of(error: BaseException) -> ExitCode | None:
         return ExitCode.NO_INPUT
     if isinstance(error, FileExistsError):
         return ExitCode.CANNOT_CREATE
+    if isinstance(error, OSError) and error.filename is not None:
+        # A name too long, a disk that is full or read-only: the world's fault, and it says where.
+        return ExitCode.CANNOT_CREATE if error.errno in _NO_ROOM else ExitCode.NO_INPUT
     if isinstance(error, ImportError):
         return ExitCode.UNAVAILABLE
     return None

@@ -98,7 +98,7 @@ class Gateway:
 
     async def _trace(self, query: Mapping[str, str]) -> Reply:
         last = query.get("last", str(REQUESTS_MAX))
-        if not last.isdecimal() or not 0 < int(last[:9]) <= REQUESTS_MAX:
+        if not (last.isascii() and last.isdecimal() and len(last) <= 9 and 0 < int(last) <= REQUESTS_MAX):
             return Reply(400, f"last: expected 1 to {REQUESTS_MAX}\n".encode())
         stats = await self._ask()
         if stats is None:

@@ -19,6 +19,7 @@ from .key_text import key_fault
 
 KEY_FILE_BYTES_MAX = 16 * 1024
 PRIVATE_MODE = 0o600
+SERVERS_MAX = 8
 
 
 class Pair(NamedTuple):
@@ -31,13 +32,24 @@ class Pair(NamedTuple):
         return f"Pair({self.public!r}, secret)"
 
 
+class Server(NamedTuple):
+    """One more place to ask, and the key by which the daemon is known there."""
+
+    endpoint: str
+    server_key: str
+
+
 class KeyFile(NamedTuple):
-    """What a tenant was handed: who it is, where to ask, whom to believe, and its own pair."""
+    """What a tenant was handed: who it is, where to ask, whom to believe, and its own pair.
+
+    `servers`: where else to ask, in this order, when nobody answers there: while the daemon changes its key.
+    """
 
     tenant: str | None
     endpoint: str | None
     server_key: str | None
     pair: Pair
+    servers: tuple[Server, ...] = ()
 
 
 def new_pair() -> Pair:
@@ -79,12 +91,32 @@ def read_key(path: Path) -> KeyFile:
         if not isinstance(said.get(name), str | None):
             raise BadFile(f"{path}: {name} is no text")
     pair = Pair(said["public_key"], said["secret_key"])
-    if _public_half(pair.secret) != pair.public:
+    if public_half(pair.secret) != pair.public:
         raise BadFile(f"{path}: public_key and secret_key are not halves of one pair")
-    return KeyFile(said.get("tenant"), said.get("endpoint"), said.get("server_key"), pair)
+    servers = _servers(said.get("servers", []), path)
+    return KeyFile(said.get("tenant"), said.get("endpoint"), said.get("server_key"), pair, servers)
 
 
-def _public_half(secret: str) -> str:
+def _servers(said: object, path: Path) -> tuple[Server, ...]:
+    """What the file's `[[servers]]` say. Raises BadFile."""
+    if not isinstance(said, list) or len(said) > SERVERS_MAX:
+        raise BadFile(f"{path}: servers: expected at most {SERVERS_MAX} tables [[servers]]")
+    found = []
+    for each in said:
+        if not isinstance(each, dict) or set(each) != {"endpoint", "server_key"}:
+            raise BadFile(f"{path}: servers: each has an endpoint and a server_key, and nothing else")
+        endpoint, key = each["endpoint"], each["server_key"]
+        fault = key_fault(key) if isinstance(key, str) else "it is no text"
+        if fault:
+            raise BadFile(f"{path}: servers: server_key: {fault}")
+        if not isinstance(endpoint, str) or not endpoint.startswith("tcp://"):
+            raise BadFile(f"{path}: servers: endpoint: expected tcp://HOST:PORT")
+        found.append(Server(endpoint, key))
+    return tuple(found)
+
+
+def public_half(secret: str) -> str:
+    """The key that everybody may know, of one that has no fault."""
     import zmq
 
     return zmq.curve_public(secret.encode()).decode()
@@ -111,14 +143,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parsed(raw: bytes, path: Path) -> dict[str, Any]:
-    import sys
+    from .toml_text import TomlFault, parse_toml_text
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        return parse_toml_text(raw)
+    except TomlFault:
         # Not the parser's own words: they may quote the file.
         raise BadFile(f'{path} is no key file: expected lines of NAME = "VALUE"') from None

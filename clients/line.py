@@ -30,7 +30,7 @@ class Line:
     """A connected DEALER of one client."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
+        self.socket = socket
         self._socket_fd = int(socket.getsockopt(zmq.FD))
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -45,7 +45,7 @@ class Line:
 
         Frames are copied: up to 600 KB that was measured to cost no more than sharing them.
         """
-        send = self._socket.send
+        send = self.socket.send
         last = len(frames) - 1
         try:
             for index in range(last):
@@ -57,7 +57,7 @@ class Line:
 
     def receive(self) -> list[bytes] | None:
         """The next message that has arrived, or None."""
-        receive = self._socket.recv
+        receive = self.socket.recv
         try:
             frame = receive(_NOW, copy=False)
         except zmq.Again:
@@ -78,7 +78,7 @@ class Line:
         """
         if wait_us <= 0:
             return True
-        state = int(self._socket.getsockopt(zmq.EVENTS))
+        state = int(self.socket.getsockopt(zmq.EVENTS))
         if state & _READABLE:
             return True
         if to_send and state & _WRITABLE:
@@ -100,7 +100,7 @@ class Line:
 
     def close(self) -> None:
         """Close the socket without waiting for what is unsent, and the pipe."""
-        self._socket.close(linger=0)
+        self.socket.close(linger=0)
         os.close(self._wake_read)
         os.close(self._wake_write)
         self._wake_write = -1

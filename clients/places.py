@@ -18,8 +18,13 @@ def runtime_directories(environ: Mapping[str, str], uid: int) -> list[Path]:
     if named:
         return [Path(named)]
     user = environ.get("XDG_RUNTIME_DIR")
-    own = Path(user) / "delen" if user else Path(f"/tmp/delen-{uid}")
+    own = Path(user) / "delen" if user else fallback_directory(uid)
     return [own, Path("/run/delen")]
+
+
+def fallback_directory(uid: int) -> Path:
+    """For users whom no login gave a runtime directory. Anybody may have made it: look whose it is."""
+    return Path(f"/tmp/delen-{uid}")
 
 
 def endpoint_path(runtime_directory: Path, tenant: str) -> Path:

@@ -19,6 +19,8 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "daemon" / "units"
 OURS = "# Installed by `delen install-service"
 # What systemd hides from a service with ProtectHome=yes.
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user")))
+# And with PrivateTmp=yes.
+PRIVATE = tuple(map(Path, ("/tmp", "/var/tmp")))
 # Groups that GPU nodes belong to, on JetPack and on desktop Linux.
 DEVICE_GROUPS = ("video", "render")
 
@@ -61,6 +63,9 @@ class Places(NamedTuple):
         for path in (self.python, self.python.resolve(), self.delen, TEMPLATES):
             if any(path.is_relative_to(hidden) for hidden in HIDDEN):
                 return f"{path} lies in a home directory, which the service cannot see (ProtectHome)"
+        for path in (self.python, self.delen):
+            if any(path.is_relative_to(private) for private in PRIVATE):
+                return f"{path} lies in a temporary directory, of which the service has its own (PrivateTmp)"
         return None
 
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 import msgspec
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    # Imported where something is drawn: it takes longer than all else that `delen serve` needs before its networks.
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+    from rich.text import Text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Wider than any table here, so that a pipe gets whole rows.
@@ -47,17 +48,26 @@ def json_option(command: Command) -> Command:
 @functools.cache
 def out() -> Console:
     """Where data goes. Plain and unwrapped when it is not a terminal."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 @functools.cache
 def err() -> Console:
     """Where talk goes."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_COLUMNS)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str = "") -> RenderableType:
     """Rows as a table; None shows as a dash, a key that is absent leaves its cell empty."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     terminal = out().is_terminal
     grid = Table(
         box=box.SIMPLE_HEAD if terminal else None,
@@ -73,13 +83,12 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: s
     return Group(Text(title, style="bold cyan"), grid) if title else grid
 
 
-dash = Text("-", style="dim")
-
-
 def _cell(value: Any, column: Column) -> RenderableType:
     """What stands in a cell; text is shown as it is, never read as markup (`delen[onnx]` is no style)."""
+    from rich.text import Text
+
     if value is None:
-        return dash
+        return Text("-", style="dim")
     written = column.write(value)
     return Text(written) if isinstance(written, str) else written
 
@@ -127,18 +136,22 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Talk that should not be overlooked, on stderr."""
+    from rich.text import Text
+
     err().print(Text(f"warning: {text}", style="yellow"))
 
 
 def progress() -> Progress:
     """A progress bar on stderr; shows nothing where stderr is not a terminal."""
+    from rich import progress as bars
+
     console = err()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=32),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         transient=True,
@@ -168,11 +181,15 @@ def count(value: int) -> str:
 
 def mark(condition: bool) -> Text:
     """Yes in green, no in red."""
+    from rich.text import Text
+
     return Text("yes", style="green") if condition else Text("no", style="red")
 
 
 def histogram(counts: Sequence[int]) -> Text:
     """Exits as bars and shares, e.g. `█▂▁ 80 15 5 %`; empty when nothing was counted."""
+    from rich.text import Text
+
     total = sum(counts)
     if not total:
         return Text("-", style="dim")

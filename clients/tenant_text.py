@@ -62,6 +62,30 @@ def with_end(text: str, public: str, not_after: datetime) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_setting(text: str, name: str, value: object) -> str:
+    """With this setting as said: where it is now, else before the first table. Values are numbers."""
+    lines = text.splitlines()
+    start = next((n for n, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
+    for number in range(start):
+        if re.match(rf"\s*{name}\s*=", lines[number]):
+            lines[number] = f"{name} = {value}"
+            break
+    else:
+        # Blank lines and comments right above a table are the table's.
+        while start and (not lines[start - 1].strip() or lines[start - 1].lstrip().startswith("#")):
+            start -= 1
+        lines.insert(start, f"{name} = {value}")
+    return "\n".join(lines) + "\n"
+
+
+def without_setting(text: str, name: str) -> str:
+    """Without this setting, wherever it is above the first table."""
+    lines = text.splitlines()
+    start = next((n for n, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
+    kept = [line for n, line in enumerate(lines) if n >= start or not re.match(rf"\s*{name}\s*=", line)]
+    return "\n".join(kept) + "\n"
+
+
 def without_key(text: str, public: str) -> str:
     """Without that key's table. Raises KeyAbsent."""
     lines = text.splitlines()

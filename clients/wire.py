@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
-from .bounds import Bounds, ConditionSet, Record, bounds_fault, conditions_fault
+from .bounds import Bounds, Conditions, Record, bounds_fault, conditions_fault
 from .info import EnergySource, NetworkInfo, NetworkStats, RequestTrace, TenantStats
+from .wire_fault import ID_BYTES_MAX as ID_BYTES_MAX
+from .wire_fault import WireError as WireError
+from .wire_fault import explained
 
 if TYPE_CHECKING:
     import numpy.typing as npt  # Costs every client 5 ms to import.
 
 VERSION = 1
 HEADER_BYTES_MAX = 64 * 1024
-ID_BYTES_MAX = 64
 TENSORS_MAX = 1
 # An answer's tensor is one number per class, so this is ample; a client reads no more.
 ANSWER_BYTES_MAX = 1024 * 1024
@@ -38,20 +40,11 @@ Certificate: TypeAlias = Literal["certified", "uncertified", "withdrawn", "none"
 Array: TypeAlias = "npt.NDArray[Any]"
 
 
-class WireError(ValueError):
-    """A message that breaks the protocol: `code` is stable, the text says what was wrong and what was expected."""
-
-    def __init__(self, code: str, message: str, request_id: bytes = b"") -> None:
-        super().__init__(message)
-        self.code = code
-        self.request_id = request_id
-
-
 class TensorSpec(Record, frozen=True, array_like=True):
     """dtype by numpy's name, and shape, of one raw little-endian row-major frame."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=64)]
 
 
 class Offer(Record, frozen=True):
@@ -100,13 +93,14 @@ class Networks(_Message, frozen=True, tag="networks"):
 class Infer(_Message, frozen=True, tag="infer"):
     """One request: one input tensor follows. `bounds` override the session's, field by field.
 
-    `traceparent`: the caller's place in a distributed trace, as W3C Trace Context writes it; anything else is ignored.
+    `traceparent`: the caller's place in a distributed trace, as W3C Trace Context writes it; anything else of at most
+    512 characters is ignored.
     """
 
     network: str
-    tensors: tuple[TensorSpec, ...]
+    tensors: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=64)]
     bounds: Bounds = Bounds()
-    traceparent: str = ""
+    traceparent: Annotated[str, msgspec.Meta(max_length=512)] = ""
 
 
 class Fetch(_Message, frozen=True, tag="fetch"):
@@ -127,7 +121,7 @@ class SetConditions(_Message, frozen=True, tag="conditions"):
     """Default conditions of this session for one network, in Dělen's form; None takes them back."""
 
     network: str
-    conditions: tuple[ConditionSet | None, ...] | None
+    conditions: Conditions | None
 
 
 class Stats(_Message, frozen=True, tag="stats"):
@@ -345,26 +339,13 @@ def _decode(frames: Frames, decoder: Any) -> Any:
     try:
         message = decoder(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(header, error) from None
+        raise explained(header, error, VERSION) from None
+    request_id = message.id if 0 < len(message.id) <= ID_BYTES_MAX else b""
     if message.version != VERSION:
-        raise WireError("version", f"protocol version {message.version}; this side speaks {VERSION}", message.id)
-    if not 0 < len(message.id) <= ID_BYTES_MAX:
+        raise WireError("version", f"protocol version {message.version}; this side speaks {VERSION}", request_id)
+    if not request_id:
         raise WireError("malformed", f"an id of {len(message.id)} bytes; expected 1 to {ID_BYTES_MAX}")
     return message
-
-
-def _explain(header: bytes | memoryview, error: Exception) -> WireError:
-    """Why a header could not be read: another version, or the fault the codec names; with the id if it is legible."""
-    try:
-        loose = msgspec.msgpack.decode(header)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return WireError("malformed", f"the header is not msgpack: {error}")
-    if not isinstance(loose, list) or len(loose) < 3 or not isinstance(loose[2], bytes):
-        return WireError("malformed", "the header is not an array [name, version, id, ...]")
-    request_id = loose[2] if 0 < len(loose[2]) <= ID_BYTES_MAX else b""
-    if loose[1] != VERSION:
-        return WireError("version", f"protocol version {loose[1]!r:.20}; this side speaks {VERSION}", request_id)
-    return WireError("malformed", f"message {loose[0]!r:.40}: {error}", request_id)
 
 
 def _check_frames(message: Request | Reply, frames: Frames, bytes_max: int) -> None:

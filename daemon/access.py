@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .config import Config
+from .listener import listener_of
 from .rights import Rights, rights_notes
-from .server_key import read_secret
-from .sockets import Endpoints, Listener
+from .sockets import Endpoints
 
 Note = Callable[[str], None]
 
@@ -20,9 +20,8 @@ Note = Callable[[str], None]
 def open_endpoints(config: Config, wall_s: float, note: Note) -> Endpoints:
     """Bind everything. `wall_s`: the time, for keys that begin and end. Raises ConfigError, EndpointError."""
     own_uid = os.getuid() if config.dev else None
-    listener = Listener(config.tcp, read_secret(Path(config.server_key_file))) if config.tcp else None
     rights = Rights(config.tenants, own_uid=own_uid, wall_s=wall_s)
-    endpoints = Endpoints(Path(config.runtime_dir), config.tenants, config.limits, rights, listener)
+    endpoints = Endpoints(Path(config.runtime_dir), config.tenants, config.limits, rights, listener_of(config))
     for text in [*rights_notes(config.tenants, own_uid=own_uid, tcp=bool(config.tcp)), *endpoints.notes()]:
         note(text)
     return endpoints

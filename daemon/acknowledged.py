@@ -1,7 +1,7 @@
-"""A change of what is served is acknowledged once it is on the disk: listed, and in the audit log.
+"""What an operator changes is acknowledged once it is on the disk: networks listed, and either in the audit log.
 
-Role: stands between what `change.py` says is done and its sending. Does not: take a change back that could not be
-written down; who ordered it is told that it holds until the next start.
+Role: stands between what `change.py` or `reload.py` says is done and who is told so. Does not: take a change back that
+could not be written down; who ordered it is told that it holds until the next start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from ..clients.wire import VERSION, Managed, Refusal
 from ..exits.bundle import Bundle
 from .desk import Outgoing
 from .keeping import Keeping
+from .log_writer import Log
+from .reload import Reloaded
 from .served_list import listed
 
 Send = Callable[[Sequence[Outgoing]], None]
@@ -27,13 +29,25 @@ def once_audited(
             send([message])
             continue
         about = {"network": message.reply.network, "version": message.reply.network_version}
-        # One thread writes in this order: once the line is there, so is the list.
-        keeping.serve(listed(bundles()))
-        keeping.record(f"tenant {message.tenant}", "networks changed", about, partial(_tell, message, send))
+        who, then = f"tenant {message.tenant}", partial(_tell, message, send)
+        keeping.record(who, "networks changed", about, then, served=listed(bundles()))
+
+
+def once_written(keeping: Keeping, reloaded: Reloaded, note: Log, ready: Callable[[], None]) -> None:
+    """Tell operator and service manager (`ready`) how a reload went, when the audit log has it."""
+    keeping.record("operator", "reload", {"taken": reloaded.taken}, partial(_tell_reloaded, reloaded, note, ready))
+
+
+def _tell_reloaded(reloaded: Reloaded, note: Log, ready: Callable[[], None], fault: str) -> None:
+    note(reloaded.said, level="info" if reloaded else "error", key=reloaded.key)
+    if fault:
+        said = f"the reload could not be written to the audit log: {fault}"
+        note(said, level="error", key=f"{reloaded.key}, not audited")
+    ready()
 
 
 def _tell(message: Outgoing, send: Send, fault: str) -> None:
     if fault:
-        said = f"it is served until the next start, but cannot be written to the audit log: {fault}"
+        said = f"it is served until the next start, but cannot be written to the state directory: {fault}"
         message = message._replace(reply=Refusal(VERSION, message.reply.id, "bundle", said))
     send([message])

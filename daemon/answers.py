@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from ..clients.wire import Answer, Failure, Infer
 from .config import Limits
+from .records import Payload
+
+MARKED_BYTES_MAX = 64 * 1024
+# Connections that may wait for one end; who comes back on a new one each time needs the last alone.
+ROUTES_MAX = 16
 
 
 @dataclass(eq=False, slots=True)
@@ -18,16 +24,23 @@ class Kept:
     """One request id of one tenant: still running (`reply` None), or ended at `ended_us`.
 
     `routes`: connections that wait for the end, in the order they asked. `labelled`: its tenant has sent the right
-    label.
+    label. `mark`: of its input, see `mark_of`.
     """
 
     infer: Infer
     ticket: int
+    mark: int
     routes: list[bytes] = field(default_factory=list)
     reply: Answer | Failure | None = None
     tensor: bytes = b""
     ended_us: int = 0
     labelled: bool = False
+
+    def join(self, route: bytes) -> None:
+        """Have this connection wait for the end too; the one that has waited longest makes room."""
+        if route not in self.routes:
+            self.routes.append(route)
+            del self.routes[:-ROUTES_MAX]
 
 
 class Answers:
@@ -46,12 +59,12 @@ class Answers:
             return kept
         return None
 
-    def begin(self, infer: Infer, ticket: int, route: bytes) -> None:
+    def begin(self, infer: Infer, mark: int, ticket: int, route: bytes) -> None:
         """A request was accepted for this connection."""
         # An id may come again once the window has closed on its first use.
         if infer.id in self._ended:
             self._forget(infer.id)
-        self._running[infer.id] = Kept(infer, ticket, [route])
+        self._running[infer.id] = Kept(infer, ticket, mark, [route])
 
     def running(self) -> list[int]:
         """Tickets of what has not ended."""
@@ -90,3 +103,19 @@ class Answers:
     def _forget(self, request_id: bytes) -> None:
         kept = self._ended.pop(request_id, None)
         self._bytes -= len(kept.tensor) if kept is not None else 0
+
+
+def mark_of(payload: Payload) -> int:
+    """Tells inputs of different requests apart, lest one be answered with what was found of another.
+
+    No secret and no proof: whoever makes two inputs with one mark under one id fools nobody but itself.
+    Cost: 0.6 us for 3 KB, 10 us for any that is larger than 64 KiB, of which 16 pieces are looked at.
+    """
+    size = len(payload)
+    if size <= MARKED_BYTES_MAX:
+        return crc32(payload)
+    mark, piece = size, MARKED_BYTES_MAX // 16
+    for part in range(16):
+        start = (size - piece) * part // 15
+        mark = crc32(payload[start : start + piece], mark)
+    return mark

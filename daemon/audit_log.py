@@ -4,7 +4,8 @@ Role: the one writer and reader of `<state>/audit/`. A line is a JSON object of 
 `chain`, the digest of the line and of the chain before it. Flow: `append` writes one line and syncs it; who ordered the
 change is told only after that. A full file is renamed `audit.1.jsonl`, older ones move up, the oldest goes; the new one
 begins with where the one before it ended. A file that is damaged, or whose last line a crash cut off, is set aside
-like a full one, and the new one says so: what was once written is never cut.
+like a full one, and the new one says so: what was once written is never cut. Where the log ended is kept elsewhere
+too (`keeping.py`), so that lines missing at its end are noticed, and a log that was put in its place.
 
 Does not: keep anybody from writing the file who may write it: a chain without a key shows damage, not forgery.
 """
@@ -51,6 +52,16 @@ class Entry(msgspec.Struct, frozen=True):
     chain: str
 
 
+class Head(NamedTuple):
+    """Where a log ends: its last line's number and chain."""
+
+    n: int = 0
+    chain: str = ""
+
+
+NOWHERE = Head()
+
+
 class Told(NamedTuple):
     """What a file of so many bytes and whole lines holds, as far as it is right. `fault`: what is wrong from there."""
 
@@ -64,21 +75,30 @@ class AuditLog:
     """The log, open and locked. `fault`: what was wrong with what was there, in words; empty when nothing was."""
 
     def __init__(
-        self, directory: Path, wall: str, *, file_bytes_max: int = FILE_BYTES_MAX, files_max: int = FILES_MAX
+        self,
+        directory: Path,
+        wall: str,
+        *,
+        seen: Head = NOWHERE,
+        file_bytes_max: int = FILE_BYTES_MAX,
+        files_max: int = FILES_MAX,
     ) -> None:
-        """Open it, or begin one. `wall`: the time, for a line that must be written first.
+        """Open it, or begin one.
 
+        Args:
+            wall: the time, for a line that must be written first.
+            seen: where it ended at some time, as somebody else remembers.
         Raises:
             AuditBusy: another process has it. OSError: it cannot be written.
         """
         self._directory, self._file_bytes_max, self._files_max = directory, file_bytes_max, files_max
         self._handle: int | None = None
-        self._n, self._chain, self._bytes = 0, "", 0
+        self.head, self._bytes = NOWHERE, 0
         durable.make_directory(directory, mode=0o700)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.fault = self._open(wall)
+            self.fault = self._open(wall, seen)
         except BlockingIOError as error:
             os.close(self._lock)
             raise AuditBusy(f"another delen daemon writes {directory}; give this one another --state-dir") from error
@@ -96,10 +116,10 @@ class AuditLog:
         try:
             if self._handle is None:
                 self._open(wall)
-            entry, line = made(self._n + 1, wall, who, what, about or {}, chain=self._chain)
+            entry, line = made(self.head, wall, who, what, about or {})
             if self._bytes and self._bytes + len(line) > self._file_bytes_max:
                 self._turn_over(wall)
-                entry, line = made(self._n + 1, wall, who, what, about or {}, chain=self._chain)
+                entry, line = made(self.head, wall, who, what, about or {})
             self._write(entry, line)
         except OSError:
             self._take_back()
@@ -114,7 +134,7 @@ class AuditLog:
         assert self._handle is not None
         durable.write_all(self._handle, line)
         os.fdatasync(self._handle)
-        self._n, self._chain, self._bytes = entry.n, entry.chain, self._bytes + len(line)
+        self.head, self._bytes = Head(entry.n, entry.chain), self._bytes + len(line)
 
     def _take_back(self) -> None:
         """Cut off what was not acknowledged; whatever reached the disk is looked at again before the next line."""
@@ -123,12 +143,17 @@ class AuditLog:
                 os.ftruncate(self._handle, self._bytes)
         self._drop()
 
-    def _open(self, wall: str) -> str:
+    def _open(self, wall: str, seen: Head = NOWHERE) -> str:
         """Go on after the last line; returns what was wrong with what was there."""
         current = self._directory / "audit.jsonl"
         told = read_audit(current, self._file_bytes_max + LINE_BYTES_MAX)
         last = told.entries[-1] if told.entries else self._last_of_older()
-        self._n, self._chain = (last.n, last.chain) if last else (0, "")
+        self.head = Head(last.n, last.chain) if last else NOWHERE
+        missing = self._missing(told, seen)
+        if missing:
+            self.head = seen
+            self._turn_over(wall, missing)
+            return missing
         if told.fault and told.lines:
             self._turn_over(wall, told.fault)
             return told.fault
@@ -143,6 +168,13 @@ class AuditLog:
             self._continue(wall, told.fault)
         return told.fault
 
+    def _missing(self, told: Told, seen: Head) -> str:
+        """What was there and is not any more, in words; empty where all is, as far as can be said."""
+        if self.head.n < seen.n:
+            return f"{self._directory}: it ends with line {self.head.n}, and had {seen.n}: the others are gone"
+        chain = next((entry.chain for entry in told.entries if entry.n == seen.n), seen.chain)
+        return "" if chain == seen.chain else f"{self._directory}: line {seen.n} is another than was written"
+
     def _turn_over(self, wall: str, fault: str = "") -> None:
         """Set the current file aside, and begin another."""
         self._drop()
@@ -156,8 +188,8 @@ class AuditLog:
         self._continue(wall, fault)
 
     def _continue(self, wall: str, fault: str) -> None:
-        about = {"after": self._chain, **({"fault": fault} if fault else {})}
-        self._write(*made(self._n + 1, wall, "delen", CONTINUED, about, chain=self._chain))
+        about = {"after": self.head.chain, **({"fault": fault} if fault else {})}
+        self._write(*made(self.head, wall, "delen", CONTINUED, about))
 
     def _last_of_older(self) -> Entry | None:
         for path in reversed(files(self._directory)):
@@ -206,20 +238,45 @@ def read_audit(path: Path, bytes_max: int = FILE_BYTES_MAX + LINE_BYTES_MAX) -> 
     return Told(entries, len(data), len(entries), "")
 
 
-def made(n: int, wall: str, who: str, what: str, about: Mapping[str, Plain], *, chain: str) -> tuple[Entry, bytes]:
-    """An entry that follows `chain`, and its line, of at most LINE_BYTES_MAX bytes whatever is in it."""
+def look_through(directory: Path, *, files_max: int = FILES_MAX) -> tuple[int, list[str]]:
+    """How many lines there are, and what is wrong in the log's files and between them. Raises OSError."""
+    count, faults, before = 0, list[str](), None
+    paths = files(directory)
+    for path in paths:
+        told = read_audit(path)
+        count += len(told.entries)
+        faults += [told.fault] if told.fault else []
+        if not told.entries:
+            continue
+        first = told.entries[0]
+        if before is None and first.n > 1 and len(paths) < files_max:
+            faults.append(f"{path}: it begins with line {first.n}, and the files before it are gone")
+        elif before is not None and (first.n - 1, first.about.get("after")) != (before.n, before.chain):
+            faults.append(f"{path}: it does not go on where the one before it ends, with line {before.n}")
+        before = told.entries[-1]
+    return count, faults
+
+
+def made(after: Head, wall: str, who: str, what: str, about: Mapping[str, Plain]) -> tuple[Entry, bytes]:
+    """An entry that comes `after`, and its line, of at most LINE_BYTES_MAX bytes whatever is in it."""
     for letters in (200, 40, 8):
         told: dict[str, Plain] = {_clip(key, 40): _plain(value, letters) for key, value in [*about.items()][:ABOUT_MAX]}
         if len(about) > ABOUT_MAX:
             told["left_out"] = len(about) - ABOUT_MAX
-        fields = {"n": n, "wall": _clip(wall, 40), "who": _clip(who, letters), "what": _clip(what, 40), "about": told}
+        fields = {
+            "n": after.n + 1,
+            "wall": _clip(wall, 40),
+            "who": _clip(who, letters),
+            "what": _clip(what, 40),
+            "about": told,
+        }
         # ASCII alone, so that no terminal, log viewer or right-to-left mark makes more of a line than it is.
         body = json.dumps(fields, ensure_ascii=True, separators=(",", ":")).replace("\x7f", "\\u007f").encode()[:-1]
         if len(body) <= LINE_BYTES_MAX - TAIL_BYTES:
             break
     else:
-        return made(n, wall[:8], who[:8], what[:8], {"left_out": len(about)}, chain=chain)
-    follows = _digest(chain, body)
+        return made(after, wall[:8], who[:8], what[:8], {"left_out": len(about)})
+    follows = _digest(after.chain, body)
     line = body + b',"chain":"' + follows.encode() + b'"}\n'
     return msgspec.json.decode(line, type=Entry), line
 

@@ -20,8 +20,9 @@ from .records import ExitDone, Flight, RunFailed
 TICKET = -1
 # The same input may come out a little different on another run: never by so much.
 DRIFT_MAX = 0.02
-# A doubted network is tried again no sooner than this, whatever else waits.
-DOUBT_US = 100_000
+# A doubted network is tried again no sooner than this, whatever else waits; twice as late after each canary it failed,
+# lest one that stays broken take the device from those that are well.
+DOUBT_US, DOUBLED_MAX = 100_000, 16
 
 
 class Verdict(NamedTuple):
@@ -56,7 +57,9 @@ class Canaries:
         """The next canary's run, a doubted network's first; None if there is nothing to run it on."""
         due: set[str] = set()
         if doubted and now_us >= self._doubt_us:
-            due, self._doubt_us = doubted & networks.keys(), now_us + DOUBT_US
+            due = doubted & networks.keys()
+            failed = min((self._failed.get(key, 0) for key in due), default=0)
+            self._doubt_us = now_us + min(self._every_us, DOUBT_US << min(failed, DOUBLED_MAX))
             due = {key for key in due if not networks[key].away_until_us}
         if not due and now_us < self._due_us:
             return None
@@ -99,7 +102,9 @@ class Canaries:
         if not done.finished or found is None or done.exit < flight.served.exit_last:
             return None
         label, confidence = self._said.setdefault(key, (found.label, found.confidence))
-        if abs(found.confidence - confidence) > DRIFT_MAX:
+        # Beyond a half, another label cannot be a matter of the last digits.
+        other = found.label != label and found.confidence > 0.5 + DRIFT_MAX
+        if other or abs(found.confidence - confidence) > DRIFT_MAX:
             said = f"to the same input it said {label} with {confidence:.3f}, and now {found.label} with "
             return self._bad(key, f"{said}{found.confidence:.3f}")
         self._failed.pop(key, None)

@@ -12,6 +12,7 @@ Does not: judge who may ask for that (`desk.py`), or outlive a restart: the conf
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,8 +26,9 @@ from ..policies.view import NEVER_US, Served
 from ..profiles.schema import ProfileError
 from . import hosting
 from .config import Config, ConfigError
-from .crew import Crew, Lane, own_key
+from .crew import Crew, Lane, own_key, wanted_lanes
 from .desk import Desk, Outgoing
+from .partings import with_reason
 from .pipe import PipeClosed
 from .records import Wanted
 from .server import Server
@@ -35,6 +37,7 @@ from .worker_process import Hosted
 
 # How often a thread's work, and what old workers still have, is looked at.
 LOOK_US = 5_000
+SWITCH_S = 0.000_5
 
 
 class _Failed(Exception):
@@ -109,7 +112,9 @@ class Changes:
         if now_us < self._looked_us + LOOK_US:
             return []
         self._looked_us = now_us
-        self._retire(now_us)
+        return self._retire(now_us) + self._step(now_us)
+
+    def _step(self, now_us: int) -> list[Outgoing]:
         change = self._now
         if change is None:
             return []
@@ -121,8 +126,8 @@ class Changes:
                     change.then(now_us, work.result())
             else:
                 self._hear(now_us, change)
-        except (BundleError, ConfigError, ProfileError, WorkerFailed, OSError, _Failed) as error:
-            return self._give_up(now_us, str(error))
+        except (BundleError, ConfigError, ProfileError, WorkerFailed, OSError, MemoryError, _Failed) as error:
+            return self._give_up(now_us, str(error) or "no memory for it")
         if not change.done:
             return []
         self._now = None
@@ -143,6 +148,8 @@ class Changes:
         assert self._now is not None
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "change")
+            # The loop would wait five milliseconds for a thread that computes, each time it has slept.
+            sys.setswitchinterval(SWITCH_S)
         self._now.work, self._now.then = self._thread.submit(work), then
 
     def _brought(self, now_us: int, hosted: Hosted) -> None:
@@ -161,21 +168,15 @@ class Changes:
         """Start a worker with the new set for everybody, and for each tenant that has its own. Raises OSError."""
         assert self._now is not None
         self._generation += 1
-        for lane in self._crew.lanes:
-            keys = {
-                f"{own_key(name, lane.tenant)}#{self._generation}": each
-                for name, each in hosted.items()
-                if lane.tenant is None or self._may_use(lane.tenant, name)
-            }
-            if not keys:
-                continue
-            newcomer = Lane(self._config, keys, lane.tenant, self._crew.door)
+        for tenant, names in wanted_lanes(self._config, hosted):
+            keys = {f"{own_key(name, tenant)}#{self._generation}": hosted[name] for name in names}
+            newcomer = Lane(self._config, keys, tenant, self._crew.make)
             self._now.newcomers.append(newcomer)
             for key, each in keys.items():
-                old = _key_of(lane, each)
+                old = self._key_of(tenant, each)
                 if old is not None:
                     # The same bundle costs what it costs: nothing is measured again.
-                    newcomer.profiles[key] = lane.profiles[old]
+                    newcomer.profiles[key] = self._crew.lane_of(old).profiles[old]
             newcomer.start(now_us)
 
     def _hear(self, now_us: int, change: _Change) -> None:
@@ -187,18 +188,23 @@ class Changes:
             except PipeClosed as error:
                 raise _Failed("the new worker ended while it loaded") from error
             if lane.state != "ready" and lane.tick(now_us):
-                raise _Failed(f"not loaded within limits.start_ms_max = {self._config.limits.start_ms_max} ms")
+                said = f"not loaded within limits.start_ms_max = {self._config.limits.start_ms_max} ms"
+                if self._crew.door is not None:
+                    said = f"{said}; a change needs one more engine than what serves: systemctl start delen-engine@1"
+                raise _Failed(said)
         if all(lane.state == "ready" for lane in change.newcomers):
             self._do(partial(self._views, tuple(change.newcomers)), self._commit)
 
     def _views(self, newcomers: Sequence[Lane]) -> list[tuple[Lane, str, Served]]:
         """All that they serve, as policies see it; on the thread, since certificates take long."""
-        old, views = {lane.tenant: lane for lane in self._crew.lanes}, []
+        views = []
         for lane in newcomers:
             for key, hosted in lane.hosted.items():
-                before = _key_of(old[lane.tenant], hosted)
+                before = self._key_of(lane.tenant, hosted)
                 like = None if before is None else self._server.networks[before]
                 views.append((lane, key, self._crew.view(lane, key, like)))
+                if before is None:
+                    self._crew.keep(lane, key)
         return views
 
     def _commit(self, now_us: int, views: list[tuple[Lane, str, Served]]) -> None:
@@ -209,7 +215,7 @@ class Changes:
             if lane.gone_by_now():
                 raise _Failed("the new worker ended before it could take over")
         for lane in self._crew.lanes:
-            lane.retiring = True
+            lane.step_back(now_us)
         self._crew.lanes[:0] = change.newcomers
         for lane, key, view in views:
             self._crew.serve(lane, key, view, self._server, self._desk)
@@ -222,12 +228,20 @@ class Changes:
                 self._desk.networks.pop(name, None)
         change.newcomers, change.done = [], True
 
-    def _retire(self, now_us: int) -> None:
-        """Old workers that have nothing left to do end."""
+    def _retire(self, now_us: int) -> list[Outgoing]:
+        """Old workers that have nothing left to do end. Returns the ends of what none of them will do any more."""
+        outgoing: list[Outgoing] = []
         for lane in self._old():
-            if not self._server.open_of(lane.keys):
+            runs, tickets = self._server.open_of(lane.keys)
+            if tickets and lane.hopeless:
+                # Its bundle may be gone by now, so that no worker could load it again.
+                effects = [effect for ticket in tickets for effect in self._server.cancel(ticket)]
+                said = "the engine died, and this version of the network is served no more; ask again"
+                outgoing += self._desk.settle(now_us, with_reason(effects, code="engine_crashed", message=said))
+            elif not runs and not tickets:
                 self._server.forget(lane.keys)
                 self._crew.retire(now_us, lane)
+        return outgoing
 
     def _give_up(self, now_us: int, reason: str) -> list[Outgoing]:
         """The change cannot be made; what serves, serves on."""
@@ -254,14 +268,10 @@ class Changes:
             (lane.tenant, hosted.bundle.manifest.name) for lane in self._crew.lanes for hosted in lane.hosted.values()
         }
 
-    def _may_use(self, tenant: str, name: str) -> bool:
-        networks = next(each.networks for each in self._config.tenants if each.name == tenant)
-        return networks is None or name in networks
-
-
-def _key_of(lane: Lane, hosted: Hosted) -> str | None:
-    """What this very network is called there."""
-    return next((key for key, each in lane.hosted.items() if each is hosted), None)
+    def _key_of(self, tenant: str | None, hosted: Hosted) -> str | None:
+        """What this very network is called where this tenant is served."""
+        lanes = (lane for lane in self._crew.lanes if lane.tenant == tenant)
+        return next((key for lane in lanes for key, each in lane.hosted.items() if each is hosted), None)
 
 
 def _told(wanted: Wanted, reply: Managed | Refusal) -> Outgoing:

@@ -33,6 +33,8 @@ from .toml_file import line_of, read_toml
 Engine = Literal["onnx", "torch", "replay"]
 # Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
 SOCKET_PATH_BYTES_MAX = 108
+# The largest limits: what the library's options, the kernel's and a few sockets for each tenant have room for.
+TENANTS_MOST, COUNT_MOST, BYTES_MOST = 1_000, 10**9, 2**40
 SPIN_US_MAX, AHEAD_US_MAX = 10_000, 1_000_000
 
 
@@ -58,7 +60,11 @@ class Limits(_Section, frozen=True):
     closed for a while; so is one that takes in no whole message while memory grows by `memory_growth_bytes_max`. Who
     sends `malformed_max` malformed messages within `malformed_window_ms` is not read for `cool_ms`.
 
-    A daemon told to end finishes what it has accepted, for at most `drain_ms_max`.
+    A worker has `start_ms_max` to get ready. One that is started again has `run_factor_max` times what the one before
+    it took, and `restart_ms_min` at least; the next has twice that, as long as none has done anything.
+
+    A daemon told to end finishes what it has accepted, for at most `drain_ms_max`. One that comes near
+    `resident_bytes_max` of memory takes in nothing new until it has less; 0: near what its control group may have.
 
     `audit_share`: of the answers that gates let go, how many are run again to the last exit in idle time; `audits_max`:
     how many may wait for it with features on the device.
@@ -67,9 +73,14 @@ class Limits(_Section, frozen=True):
     seconds; `log_queue_max`: lines that may wait for who reads them.
 
     An input that runs in `poison_deaths` deaths of a worker is refused for `poison_ms`, and so are all of a tenant to a
-    network that `poison_inputs_max` of its inputs killed; `suspects_max` are remembered for each. A network on which
-    the engine fails `faults_max` times within `fault_window_ms` is refused until it answers its canary, which every
-    network does once in `canary_ms` of idleness. A worker that outlives its kill by `abandon_ms` is waited for no more.
+    network that `poison_inputs_max` of its inputs killed, or where workers died `suspect_deaths_max` times of nobody
+    else's inputs, none of them answered since: many, for accidents look the same. `suspects_max` inputs are remembered
+    for each. A network on which the engine fails `faults_max` times within `fault_window_ms` is refused until it
+    answers its canary, which every network does once in `canary_ms` of idleness. A worker that outlives its kill by
+    `abandon_ms` is waited for no more.
+
+    A file of a bundle has at most `bundle_file_bytes_max`: the front has it in memory while it is checked, and must not
+    be killed for that. Whoever needs more gives the front's unit more too (MemoryMax).
     """
 
     tenants_max: int = 64
@@ -89,6 +100,7 @@ class Limits(_Section, frozen=True):
     hold_ms: int = 1000
     held_max: int = 1024
     start_ms_max: int = 60_000
+    restart_ms_min: int = 5_000
     run_ms_min: int = 250
     run_factor_max: float = 10.0
     backoff_ms_min: int = 100
@@ -112,10 +124,13 @@ class Limits(_Section, frozen=True):
     poison_ms: int = 600_000
     poison_inputs_max: int = 8
     suspects_max: int = 256
+    suspect_deaths_max: int = 128
     faults_max: int = 3
     fault_window_ms: int = 60_000
     canary_ms: int = 5_000
     abandon_ms: int = 2_000
+    resident_bytes_max: int = 0
+    bundle_file_bytes_max: int = 256 * 1024**2
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -312,10 +327,13 @@ def config_fault(config: Config) -> str | None:
         return f"watts is {config.watts}; expected a finite number above 0"
     for field in Limits.__struct_fields__:
         value = getattr(config.limits, field)
-        if field in ("retries_max", "traces_max") and value == 0:
+        if field in ("retries_max", "traces_max", "resident_bytes_max") and value == 0:
             continue
         if not (math.isfinite(value) and value > 0):
             return f"limits.{field} is {value}; expected a finite number above 0"
+        most = TENANTS_MOST if field == "tenants_max" else BYTES_MOST if "bytes" in field else COUNT_MOST
+        if value > most:
+            return f"limits.{field} is {value:.4g}; expected at most {most}"
     return _scheduling_fault(config)
 
 

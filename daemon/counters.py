@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ..policies.energy_caps import HOUR_US
+from .audit_log import NOWHERE, Head
 from .ledger import Account
 
 FORMAT = 1
@@ -40,9 +41,12 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     day: tuple[tuple[int, float], ...] = ()
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it, as it is written. `audit`: where the audit log ended."""
+
     format: int
     totals: tuple[Totals, ...]
+    audit: Head = NOWHERE
 
 
 class Counters:
@@ -50,8 +54,11 @@ class Counters:
 
     def __init__(self, record: bytes = b"") -> None:
         """`record`: as `encoded` made it; empty: none. Raises CountersDamaged."""
-        self._totals = {totals.tenant: totals for totals in decoded(record)}
+        kept = decoded(record)
+        self._totals = {totals.tenant: totals for totals in kept.totals}
         self._booked: dict[str, Totals] = {}
+        # Where the audit log ended; see there.
+        self.audit = kept.audit
 
     def add(self, accounts: Mapping[str, Account]) -> bool:
         """Take in what accounts have gained since the last call; returns whether any has."""
@@ -79,20 +86,20 @@ class Counters:
         return self._totals.get(tenant) or Totals(tenant)
 
     def encoded(self) -> bytes:
-        return msgspec.json.encode(_Record(FORMAT, tuple(self._totals.values())))
+        return msgspec.json.encode(Record(FORMAT, tuple(self._totals.values()), self.audit))
 
 
-def decoded(record: bytes) -> tuple[Totals, ...]:
+def decoded(record: bytes) -> Record:
     """What a record says; nothing of an empty one. Raises CountersDamaged."""
     if not record:
-        return ()
+        return Record(FORMAT, ())
     try:
-        kept = msgspec.json.decode(record, type=_Record)
+        kept = msgspec.json.decode(record, type=Record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CountersDamaged(f"the kept counters cannot be read: {error}") from error
     if kept.format != FORMAT:
         raise CountersDamaged(f"the kept counters have format {kept.format}; this delen reads {FORMAT}")
-    return kept.totals
+    return kept
 
 
 def to_wall(levels: Sequence[tuple[int, float]], *, now_us: int, wall_s: float) -> tuple[tuple[int, float], ...]:

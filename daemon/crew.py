@@ -9,10 +9,12 @@ Does not: poll, read clocks, or decide what runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from ..exits.bundle import Bundle
 from ..policies.view import Run, Served
@@ -20,22 +22,29 @@ from . import hosting
 from .config import Config
 from .desk import Desk, WorkerState
 from .journal_records import Samples
+from .log_writer import Log
 from .pipe import PipeClosed, ToFront
-from .records import Effect, ExitDone, Payload
+from .records import Effect, Payload
 from .server import Server
 from .supervisor import State, Supervisor
 from .worker_guest import WorkerDoor
 from .worker_process import Hosted, WorkerProcess
+from .worker_words import Words
+
+Make: TypeAlias = Callable[[Config, Mapping[str, Hosted], int], WorkerProcess]
+
+# Of one worker in one turn; two runs of all exits say fewer.
+MESSAGES_MAX = 256
 
 
 class Lane(Supervisor):
     """One supervised worker. `tenant`: whose alone it is. `retiring`: nothing new comes, it finishes what it has."""
 
     def __init__(
-        self, config: Config, hosted: Mapping[str, Hosted], tenant: str | None = None, door: WorkerDoor | None = None
+        self, config: Config, hosted: Mapping[str, Hosted], tenant: str | None = None, make: Make = WorkerProcess
     ) -> None:
-        """`door`: where workers come to that nobody here starts; None: they are started."""
-        super().__init__(config, hosted, spare=config.spare, make=WorkerProcess if door is None else door.guest)
+        """`make`: where workers come from; raises OSError."""
+        super().__init__(config, hosted, spare=config.spare, make=make)
         self.tenant = tenant
         self.retiring = False
 
@@ -43,23 +52,40 @@ class Lane(Supervisor):
     def keys(self) -> frozenset[str]:
         return frozenset(self.hosted)
 
+    def step_back(self, now_us: int) -> None:
+        """Others take over: nothing new comes, and a spare is memory that they may need."""
+        self.retiring = True
+        self.spare_no_more(now_us)
+
+    def messages(self) -> Iterator[ToFront]:
+        """What it has to say now: no more in a turn than a worker in its right mind would. Raises PipeClosed."""
+        return islice(iter(self.receive, None), MESSAGES_MAX)
+
+    def check_own(self, key: str) -> None:
+        """It speaks of a run of this network. Raises PipeClosed: another worker's, so nothing it says is believed."""
+        if key not in self.hosted:
+            raise PipeClosed("it spoke of a run that it was not given")
+
 
 class Crew:
     """The lanes that serve, and those that are on their way out."""
 
-    def __init__(self, config: Config, state: Path, hosted: Mapping[str, Hosted]) -> None:
-        """`state`: the directory of profiles. `hosted`: by name."""
+    def __init__(self, config: Config, state: Path, hosted: Mapping[str, Hosted], note: Log | None = None) -> None:
+        """`state`: the directory of profiles. `hosted`: by name. `note`: takes what workers say; None: stderr does."""
         self.door = WorkerDoor(Path(config.worker_socket), config.worker_user) if config.worker == "socket" else None
-        self.lanes = [Lane(config, hosted, door=self.door)]
+        # A worker that is started by others says what it has to say to them.
+        self._words = None if note is None or self.door is not None else Words(note)
+        begin = WorkerProcess if self._words is None else self._words.begin
+        self.make: Make = begin if self.door is None else self.door.guest
+        self.lanes = [
+            Lane(config, {own_key(name, tenant): hosted[name] for name in names}, tenant, self.make)
+            for tenant, names in wanted_lanes(config, hosted)
+        ]
         self.notes: list[str] = []
         self._config = config
         self._state = state
         self._gone: list[Lane] = []
-        for tenant in config.tenants:
-            names = hosted if tenant.networks is None else tenant.networks
-            if tenant.isolation == "tenant" and names:
-                own = {own_key(name, tenant.name): hosted[name] for name in names}
-                self.lanes.append(Lane(config, own, tenant.name, self.door))
+        self._restarts_gone = 0
 
     # ---- life
 
@@ -73,6 +99,8 @@ class Crew:
             lane.stop()
         if self.door is not None:
             self.door.close()
+        if self._words is not None:
+            self._words.close()
 
     @property
     def state(self) -> State:
@@ -82,7 +110,8 @@ class Crew:
 
     @property
     def restarts(self) -> int:
-        return sum(lane.restarts for lane in self.lanes)
+        """Of all workers since the start, also of those that serve no more."""
+        return self._restarts_gone + sum(lane.restarts for lane in self.lanes)
 
     def told(self) -> WorkerState:
         """What `stats` says of them."""
@@ -115,7 +144,7 @@ class Crew:
             f"{whose} is lost ({reason}); {'the spare takes over' if lane.spare == 'ready' else 'starting another'}"
         )
         ready_us = lane.lost(now_us)
-        effects = server.worker_lost(now_us, ready_us, lane.keys if len(self.lanes) > 1 else None)
+        effects = server.worker_lost(now_us, ready_us, lane.keys)
         if lane.state == "ready":
             server.worker_ready(now_us, lane.keys)
         return effects
@@ -123,6 +152,7 @@ class Crew:
     def retire(self, now_us: int, lane: Lane) -> None:
         """This lane has nothing left to do."""
         self.lanes.remove(lane)
+        self._restarts_gone += lane.restarts
         self.dismiss(now_us, lane)
 
     def dismiss(self, now_us: int, lane: Lane) -> None:
@@ -147,6 +177,7 @@ class Crew:
             return False
         for key in sorted(lane.keys - server.networks.keys()):
             self.serve(lane, key, self.view(lane, key), server, desk)
+            self.keep(lane, key)
         promised = hosting.overcommitted(self._config, server.networks)
         self.notes += [promised] if promised else []
         server.worker_ready(now_us, lane.keys)
@@ -172,9 +203,14 @@ class Crew:
         server.routes.lead(view.name, key, lane.tenant)
         if lane.tenant is None:
             desk.networks[view.name] = hosting.info(lane.hosted[key].bundle, profile, view)
-            if profile.quick:
-                failed = hosting.keep(profile, self._state)
-                self.notes += [failed] if failed else []
+
+    def keep(self, lane: Lane, key: str) -> None:
+        """Store a profile that was measured just now; waits for the disk."""
+        if lane.tenant is None and lane.profiles[key].quick:
+            failed = hosting.keep(lane.profiles[key], self._state)
+            if failed:
+                # Not `+=`, which is no one step: the loop may take the notes meanwhile.
+                self.notes.append(failed)
 
     def post(self, run: Run, payloads: Sequence[Payload]) -> None:
         """Hand a run to its lane. Raises PipeClosed."""
@@ -200,18 +236,29 @@ class Crew:
         for lane in self.lanes:
             lane.ask_yield(run_id)
 
-    def with_logits(self, done: ExitDone, key: str) -> ExitDone:
-        """The report with its logits. Raises PipeClosed where it cannot be true."""
-        return self.lane_of(key).with_logits(done, key)
-
     def bundles(self) -> list[Bundle]:
         """What everybody is served."""
         [lane] = [lane for lane in self.lanes if lane.tenant is None and not lane.retiring]
         return [hosted.bundle for hosted in lane.hosted.values()]
 
+    def bundle(self, name: str, version: str) -> Bundle:
+        """This version of a network, that somebody has."""
+        all_of_them = (hosted.bundle for lane in self.lanes for hosted in lane.hosted.values())
+        return next(one for one in all_of_them if (one.manifest.name, one.manifest.version) == (name, version))
+
     def samples(self, key: str) -> Samples | None:
         """What a network's calibration file holds, for a journal."""
         return hosting.samples(self.lane_of(key).hosted, key)
+
+
+def wanted_lanes(config: Config, names: Collection[str]) -> list[tuple[str | None, list[str]]]:
+    """Whose workers there must be for these networks, and what each has: one for everybody, and each tenant's own."""
+    wanted: list[tuple[str | None, list[str]]] = [(None, list(names))]
+    for tenant in config.tenants:
+        own = [name for name in names if tenant.networks is None or name in tenant.networks]
+        if tenant.isolation == "tenant" and own:
+            wanted.append((tenant.name, own))
+    return wanted
 
 
 def own_key(name: str, tenant: str | None) -> str:

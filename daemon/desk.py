@@ -46,11 +46,11 @@ from ..clients.wire import (
     WireError,
     decode_request,
 )
-from .answers import Answers
+from .answers import Answers, mark_of
 from .config import Limits, TenantConfig
 from .guard import Manners
 from .overview import stats_reply, trace_list
-from .partings import closing, with_reason
+from .partings import closing, short, with_reason
 from .records import Effect, Ended, Wanted
 from .server import Server
 from .sessions import Session, Sessions, shown
@@ -105,6 +105,8 @@ class Desk:
         self.started_us: int | None = None
         # Nothing new comes in; what was accepted is finished, and everything else answered as ever.
         self.closing = False
+        # Likewise while the daemon is short of memory: what it has, and may have.
+        self.shedding = ""
         self._tenants = {tenant.name: _Tenant(tenant, limits) for tenant in tenants}
         for tenant in tenants:
             server.ledger.account(tenant.name)
@@ -131,9 +133,9 @@ class Desk:
         if isinstance(message, Cancel):
             kept = known.answers.find(message.id, now_us)
             effects = self._server.cancel(kept.ticket) if kept is not None and kept.reply is None else []
-            if effects and kept is not None and route not in kept.routes:
+            if effects and kept is not None:
                 # Whoever cancels learns the end too, on whichever connection the request came.
-                kept.routes.append(route)
+                kept.join(route)
             return ([] if effects else self._fetch(now_us, known, route, message.id)), effects
         if isinstance(message, Fetch):
             return self._fetch(now_us, known, route, message.id), []
@@ -224,13 +226,14 @@ class Desk:
         if session is None:
             refusal = Refusal(VERSION, infer.id, "hello_required", "say hello first on this connection")
             return [Outgoing(tenant, route, refusal)], []
-        kept = known.answers.find(infer.id, now_us)
+        kept, mark = known.answers.find(infer.id, now_us), mark_of(frames[1])
         if kept is not None:
-            if kept.infer != infer:
+            if kept.infer != infer or kept.mark != mark:
                 said = "this id belongs to another request of yours; ids must be new for every request"
                 return [Outgoing(tenant, route, Refusal(VERSION, infer.id, "id_reused", said))], []
             return self._fetch(now_us, known, route, infer.id), []
-        fault = self._input_fault(known, infer) if not self.closing else closing(infer)
+        fault = closing(infer) if self.closing else short(infer, self.shedding) if self.shedding else None
+        fault = fault or self._input_fault(known, infer)
         if fault is not None:
             self._server.ledger.account(tenant).refused += 1
             return [Outgoing(tenant, route, fault)], []
@@ -241,7 +244,7 @@ class Desk:
         verdict, effects = self._server.submit(now_us, tenant, infer, wanted, frames[1])
         if isinstance(verdict, Refusal):
             return [Outgoing(tenant, route, verdict)], effects
-        known.answers.begin(infer, verdict, route)
+        known.answers.begin(infer, mark, verdict, route)
         return [], effects
 
     def _unreadable(self, now_us: int, known: _Tenant, error: WireError) -> Refusal:
@@ -281,8 +284,7 @@ class Desk:
             said = "no request of yours with this id is running or kept"
             return [Outgoing(tenant, route, Refusal(VERSION, request_id, "unknown_id", said))]
         if kept.reply is None:
-            if route not in kept.routes:
-                kept.routes.append(route)
+            kept.join(route)
             return []
         reply = replace(kept.reply, replayed=True) if isinstance(kept.reply, Answer) else kept.reply
         return [_ended(tenant, route, reply, kept.tensor)]
@@ -296,8 +298,8 @@ class Desk:
             return Refusal(VERSION, message.id, "unknown_id", said), []
         answered = kept.reply
         network = self.networks.get(answered.network)
-        if network is None:
-            said = f"{answered.network} is served no more"
+        if network is None or network.version != answered.network_version:
+            said = f"{answered.network} {answered.network_version} is served no more"
             return Refusal(VERSION, message.id, "unknown_network", said), []
         classes = len(network.classes)
         if not 0 <= message.label < classes:
@@ -311,7 +313,8 @@ class Desk:
             # Of an answer that broke its accuracy nothing was claimed, so it proves nothing against the certificate.
             proof = None if "accuracy" in answered.broken else answered.proof
             effects = self._server.labelled(now_us, name, answered.network, proof, wrong=wrong)
-        return Noted(VERSION, message.id, self._server.assurance.withdrawn(name, answered.network)), effects
+        withdrawn = self._server.assurance.withdrawn(name, network.name, network.version)
+        return Noted(VERSION, message.id, withdrawn), effects
 
     # ---- everything else
 

@@ -29,6 +29,7 @@ class Device:
         self._lessons: list[tuple[Flight, int]] = []
         self._ready = False
         self._ready_us: int | None = None
+        self._last_id = 0
 
     @property
     def ready(self) -> bool:
@@ -45,6 +46,12 @@ class Device:
         running, posted = self.running, self.posted
         return (running is not None and ticket in running.rows) or (posted is not None and ticket in posted.rows)
 
+    def left(self, request: Request) -> None:
+        """It is wanted no more; where a run has it, it may yet be what the worker dies of."""
+        for flight in self.flights():
+            if request.waiting.ticket in flight.rows:
+                flight.left.append(request)
+
     def find(self, run_id: int) -> Flight | None:
         """The run of this number; None for runs long lost."""
         if self.running is not None and self.running.run.id == run_id:
@@ -60,7 +67,15 @@ class Device:
             return now_us
         if not self._ahead_us or running.looked_ahead or now_us < running.likely_us - self._ahead_us:
             return None
-        return max(now_us, running.likely_us)
+        return None if self._shares_half() else max(now_us, running.likely_us)
+
+    def _shares_half(self) -> bool:
+        """Whether the next run's inputs would lie where those of the run that executes still do.
+
+        Odd and even runs take turns in the memory that they are laid down in (arena.py). With several workers the one
+        posted behind may be over first; another worker's, so that the next could only follow on the wrong side.
+        """
+        return self.running is not None and (self._last_id - self.running.run.id) % 2 == 1
 
     def looked(self) -> None:
         """Nothing was found to post behind what it runs."""
@@ -103,11 +118,14 @@ class Device:
         running = self.running
         if running is None or self.posted is not None or not self._ahead_us or running.looked_ahead:
             return NEVER_US
+        if self._shares_half():
+            return NEVER_US
         return running.likely_us - self._ahead_us
 
     def post(self, flight: Flight) -> None:
         """Take note of a run just posted."""
         flight.overdue_us = self._overdue_us(flight)
+        self._last_id = flight.run.id
         if self.running is None:
             self.running = flight
         else:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import struct
 import termios
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from ..clients.wire import HEADER_BYTES_MAX
 from .config import Limits
@@ -31,8 +31,12 @@ HANDSHAKE_MS = 2_000
 HEARTBEAT_MS, HEARTBEAT_MS_MAX = 2_000, 6_000
 # Monitor events taken in at a time: with more there is an attack, and the cap is reached long before.
 EVENTS_MAX = 256
+# Sent, and not taken by the other side: more than answers on their way.
+UNREAD_BYTES = 16 * 1024
 _WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _DONTWAIT = int(zmq.DONTWAIT)
+# zmq_socket_monitor(3): the event and its value, a descriptor here. `zmq.utils.monitor` reads it with all of asyncio.
+_EVENT = struct.Struct("=HI")
 
 
 class Place(NamedTuple):
@@ -50,9 +54,13 @@ class Door:
         """Make and bind it. Raises EndpointError. `notes` then has what the operator should know."""
         self.tenant = tenant.name
         self.transport = place.transport
+        # By which of its tenant's doors it is told apart from the others: there may be two for tcp.
+        self.slot = place.transport
         self.notes: list[str] = []
         # Descriptors of connections heard from since the last look; None while nobody looks.
         self.heard_fds: set[int] | None = None
+        # Messages of users whose rights have ended, since this was bound.
+        self.unwelcome_count = 0
         # Whether the monitor may have more than was taken in; its descriptor tells changes only.
         self.unread = True
         self._tenant = tenant
@@ -62,11 +70,15 @@ class Door:
         self.guard = ConnectionGuard(cap)
         # Who last spoke on which route, to know whom to take leave of when rights end.
         self.users: OrderedDict[bytes, str] = OrderedDict()
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+        # What the library has made of the address, which alone it knows when that is to be given up.
+        self._bound = b""
+        try:
+            self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+            self.monitor: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        except zmq.ZMQError as error:
+            raise EndpointError(f"cannot make a socket for {self!r}: {error.strerror}; raise LimitNOFILE") from error
         self._set_up(limits)
-        # Before binding, so that no connection is missed.
-        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(_WATCHED)
-        self.monitor.linger = 0
+        self._set_up_monitor()
         try:
             self.bind()
         except EndpointError:
@@ -74,7 +86,7 @@ class Door:
             raise
 
     def __repr__(self) -> str:
-        return f"{self.transport} endpoint of {self.tenant}"
+        return f"{self.slot} endpoint of {self.tenant}"
 
     def bind(self) -> None:
         """Let connections in, now or again."""
@@ -86,6 +98,7 @@ class Door:
         except zmq.ZMQError as error:
             hint = "another program has the port, or this machine no such address"
             raise EndpointError(f"cannot bind {self.place.address}: {error.strerror}; {hint}") from error
+        self._bound = bytes(self.socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0")
 
     def change(self, tenant: TenantConfig, limits: Limits) -> None:
         """Go on with other rights: who may reach the socket file, and how many."""
@@ -107,12 +120,11 @@ class Door:
         guard = self.guard
         for _ in range(EVENTS_MAX):
             try:
-                event = parse_monitor_message(self.monitor.recv_multipart(_DONTWAIT))
+                kind, fd = _EVENT.unpack(self.monitor.recv_multipart(_DONTWAIT)[0])
             except zmq.Again:
                 self.unread = False
                 return None
-            fd = int(event["value"])
-            if event["event"] == zmq.EVENT_DISCONNECTED:
+            if kind == zmq.EVENT_DISCONNECTED:
                 guard.gone(fd)
             elif guard.accepted(fd):
                 return self.shut(now_us, f"more than {guard.connections_max} connections (connections_max)")
@@ -121,7 +133,8 @@ class Door:
     def shut(self, now_us: int, reason: str) -> str:
         """Drop all connections of this endpoint and take no new ones for a while; returns a line to log."""
         for_ms = self.guard.close(now_us) // 1000
-        self._unbind()
+        self.socket.unbind(self._bound)
+        self.unwelcome_count = 0
         return f"{self!r}: {reason}; closed for {for_ms} ms, other tenants are not concerned"
 
     def reopen(self, now_us: int) -> str | None:
@@ -137,9 +150,11 @@ class Door:
         return None
 
     def look(self) -> Intake:
-        """Who has bytes to read and who was heard since the last look; costs a system call per connection."""
+        """Who has bytes to read, who was heard since the last look, and who does not read; two system calls each."""
         heard, self.heard_fds = self.heard_fds or set(), set()
-        return Intake({fd for fd in self.guard.fds if _has_bytes(fd)}, heard)
+        busy = {fd for fd in self.guard.fds if _waiting_bytes(fd, termios.FIONREAD)}
+        unread = {fd for fd in self.guard.fds if _waiting_bytes(fd, termios.TIOCOUTQ) >= UNREAD_BYTES}
+        return Intake(busy, heard, unread)
 
     def close(self, linger_ms: int) -> None:
         """Close for good; what was handed to ZeroMQ gets so long to leave."""
@@ -174,6 +189,15 @@ class Door:
             socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_MS_MAX)
 
+    def _set_up_monitor(self) -> None:
+        # Before binding, so that no connection is missed. Without a limit of its own: a monitor that is full stops the
+        # library's thread, for all tenants, with a lock in its hand that binding and closing here would wait for. Who
+        # connects and leaves without end fills the library's 2,000 in a turn of 60 ms.
+        self.monitor.linger, self.monitor.rcvhwm = 0, 0
+        address = f"inproc://door-{int(self.socket.getsockopt(zmq.FD))}"
+        self.socket.monitor(address, _WATCHED)
+        self.monitor.connect(address)
+
     def _bind_path(self, path: Path) -> None:
         before = os.umask(prepare(path))
         try:
@@ -182,16 +206,13 @@ class Door:
             raise EndpointError(f"cannot bind {path}: {error.strerror}") from error
         finally:
             os.umask(before)
+        self._bound = f"ipc://{path}".encode()
         self._let_in(path)
 
     def _let_in(self, path: Path) -> None:
         note = let_in(path, self._tenant.uids)
         if note is not None and note not in self.notes:
             self.notes.append(note)
-
-    def _unbind(self) -> None:
-        address = self.place.address if self.transport == TCP else f"ipc://{self.place.address}"
-        self.socket.unbind(address)
 
 
 def _message_bytes_max(tenant: TenantConfig, limits: Limits) -> int:
@@ -204,11 +225,11 @@ def payload_bytes_max(tenant: TenantConfig, limits: Limits) -> int:
     return min(limits.payload_bytes_max, tenant.payload_bytes_max or limits.payload_bytes_max)
 
 
-def _has_bytes(fd: int) -> bool:
-    """Whether something waits to be read; a descriptor closed meanwhile has nothing."""
+def _waiting_bytes(fd: int, way: int) -> int:
+    """How much waits to be read (FIONREAD), or was sent and is not yet taken (TIOCOUTQ); 0 where it was closed."""
     count = array.array("i", [0])
     try:
-        fcntl.ioctl(fd, termios.FIONREAD, count)
+        fcntl.ioctl(fd, way, count)
     except OSError:
-        return False
-    return count[0] > 0
+        return 0
+    return count[0]

@@ -16,6 +16,9 @@ from ..policies.view import NEVER_US, Waiting
 from .records import Ended, Request, RunFailed, Trail
 from .traces import child
 
+# Of what an engine says of its failure, so much is handed on: it may quote a whole graph.
+SAID_CHARS_MAX = 1000
+
 
 def decide(request: Request, now_us: int, *, kept: bool, until_us: int) -> Stop | Literal["drop"] | None:
     """After an exit: why the request stops here, or None when it goes on.
@@ -124,7 +127,8 @@ def engine_failure(request: Request, failed: RunFailed) -> tuple[Ended, bool]:
     if failed.kind in ("input", "output") and not _finite(request):
         return failure(request, "input", "the input holds NaN or infinite numbers; send finite ones"), True
     code = {"input": "input", "memory": "engine_memory", "output": "output"}.get(failed.kind, "engine")
-    return failure(request, code, failed.message), code == "input"
+    said = failed.message[:SAID_CHARS_MAX] or "the engine does not say why"
+    return failure(request, code, said), code == "input"
 
 
 def _finite(request: Request) -> bool:

@@ -42,8 +42,11 @@ class ConnectionGuard:
 
     def accepted(self, fd: int) -> bool:
         """A connection has come; True when that is one too many."""
+        if self.closed:
+            # From before it was unbound, and gone with that.
+            return False
         self.fds.add(fd)
-        return not self.closed and len(self.fds) > self.connections_max
+        return len(self.fds) > self.connections_max
 
     def gone(self, fd: int) -> None:
         self.fds.discard(fd)
@@ -98,10 +101,14 @@ SILENT_LOOKS, QUIET_LOOKS = 3, 20
 
 
 class Intake(NamedTuple):
-    """One endpoint's connections at a look, by their descriptors: with bytes to read, and heard from since the last."""
+    """One endpoint's connections at a look, by their descriptors: with bytes to read, and heard from since the last.
+
+    `unread`: those whose answers wait in the kernel, since nobody takes them.
+    """
 
     busy: Set[int]
     heard: Set[int]
+    unread: Set[int] = frozenset()
 
 
 class MemoryGuard:
@@ -111,6 +118,7 @@ class MemoryGuard:
         self._growth_bytes_max = growth_bytes_max
         self._calm_bytes: int | None = None
         self._silent: Counter[tuple[str, int]] = Counter()
+        self._unread: Counter[tuple[str, int]] = Counter()
         self._quiet_looks = 0
 
     def grown(self, resident_bytes: int) -> bool:
@@ -121,6 +129,19 @@ class MemoryGuard:
             return True
         self._forget()
         return False
+
+    def slow(self, intakes: Mapping[str, Intake]) -> list[str]:
+        """Endpoints to close, when memory has `grown`, before any of `suspects`: those that do not take their answers.
+
+        The library keeps those by their number, however large each is; so who asks and does not read is at fault
+        before who merely was not heard in a process that busy.
+        """
+        now = {(name, fd) for name, intake in intakes.items() for fd in intake.unread}
+        self._unread = Counter({each: self._unread[each] + 1 for each in now})
+        found = {name for (name, _), looks in self._unread.items() if looks >= SILENT_LOOKS}
+        if found:
+            self._forget()
+        return sorted(found)
 
     def suspects(self, resident_bytes: int, intakes: Mapping[str, Intake]) -> list[str]:
         """Endpoints to close, when memory has `grown`: those with connections that take in bytes and deliver nothing.
@@ -145,4 +166,5 @@ class MemoryGuard:
 
     def _forget(self) -> None:
         self._silent.clear()
+        self._unread.clear()
         self._quiet_looks = 0

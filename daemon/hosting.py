@@ -16,7 +16,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from ..clients.info import Certifiable, NetworkInfo
-from ..exits.bundle import Bundle, find_bundle, shipped_directory
+from ..exits.bundle import Bundle, FileTooLarge, find_bundle, shipped_directory
 from ..exits.calibrations import overridden
 from ..exits.signatures import Trust
 from ..exits.signing_keys import SigningKeyError
@@ -91,7 +91,11 @@ def bring(config: Config, state: Path, said: str) -> Hosted:
 
 def _loaded(config: Config, state: Path, said: str) -> Hosted:
     """The bundle of this name or path, checked, and what its runs need. Raises BundleError, ConfigError."""
-    bundle = overridden(trust(config).load(find_bundle(said, [state / "bundles", shipped_directory()])), state)
+    directory, most = find_bundle(said, [state / "bundles", shipped_directory()]), config.limits.bundle_file_bytes_max
+    try:
+        bundle = overridden(trust(config).load(directory, file_bytes_max=most), state)
+    except FileTooLarge as error:
+        raise ConfigError(f"{error}: limits.bundle_file_bytes_max") from error
     manifest = bundle.manifest
     input_bytes = int(np.prod(manifest.input.shape, dtype=np.int64)) * np.dtype(manifest.input.dtype).itemsize
     if input_bytes > config.limits.payload_bytes_max:

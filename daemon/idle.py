@@ -48,6 +48,14 @@ class Idle:
             flight = audits.flight(run_id, now_us)
         return flight
 
+    def forget(self, gone: Served, *, last: bool) -> None:
+        """This network is served no more; `last`: nor is this version of it by any other worker."""
+        self.canaries.forget(gone.key)
+        self._quarantine.forget(gone.key)
+        if last:
+            self._quarantine.renew(gone)
+            self._assurance.forget(gone)
+
     def told(self, now_us: int, flight: Flight, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
         """A canary is over, or gave way: whoever is well is barred no more, whoever is not is for everybody."""
         self._device.over(flight, now_us)

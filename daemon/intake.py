@@ -19,7 +19,7 @@ from ..policies.policy import Policy
 from ..policies.pools import Chunk
 from ..policies.rates import Promise
 from ..policies.starving import Starving
-from ..policies.view import NEVER_US, Served, Waiting, rounded_up
+from ..policies.view import HOP_US_MAX, NEVER_US, Served, Waiting, rounded_up
 from .backlog import Backlog
 from .config import Limits
 from .device import Device
@@ -165,7 +165,8 @@ class Intake:
             waiting = newcomer(wanted, chosen)
             if queue.fits_on_average(waiting):
                 return chosen, waiting
-        if now_us - served.ran_us < TRIAL_US or served.hop_us + path_us > usable_us:
+        # A longer hop than that is the machine's just now, and how long it is only runs can tell.
+        if now_us - served.ran_us < TRIAL_US or min(served.hop_us, HOP_US_MAX) + path_us > usable_us:
             return None
         served.ran_us, newcomer.spare = now_us, True
         return chosen, newcomer(wanted, chosen)

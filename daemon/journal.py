@@ -126,7 +126,7 @@ def begins_as_journal(path: Path) -> bool:
         return True
     try:
         first = msgspec.msgpack.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(first, list) and len(first) >= 3 and first[0] == 0
 
@@ -163,7 +163,7 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Record], body: bytes, path: Path, 
         if place == 0:
             _check_format(body, path)
         record = decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         what = "is no journal of delen" if place == 0 else f"is broken at byte {place}"
         raise JournalError(f"{path} {what}: {error}") from error
     if (place == 0) != isinstance(record, Opened):

@@ -50,7 +50,8 @@ class Heard(_Record, frozen=True):
 class Setup(_Record, frozen=True):
     """All that a core is made from. `correction`, `miss_target`: of every network; `tenants`: what each is promised.
 
-    `canary_ms`: of idleness before each canary; 0: none.
+    `canary_ms`: of idleness before each canary; 0: none. `withdrawn`: certificates by tenant, network and version that
+    do not hold from the start.
     """
 
     limits: Limits = Limits()
@@ -61,6 +62,7 @@ class Setup(_Record, frozen=True):
     miss_target: float = 0.01
     tenants: Mapping[str, Terms] = {}
     canary_ms: int = 0
+    withdrawn: tuple[tuple[str, str, str], ...] = ()
 
 
 class Opened(_Record, frozen=True, tag=0):
@@ -124,7 +126,11 @@ def _unpacked(packed: bytes, size: int) -> bytes:
 
 
 class NetworkNoted(_Record, frozen=True, tag=1):
-    """A network, as policies see it before its first request. `margin`: of its correction, which has seen nothing."""
+    """A network, as policies see it before its first request. `margin`: of its correction, which has seen nothing.
+
+    `key`: what events call it, where that is not its name: another version, or a tenant's own. `like`: the key of one
+    that was there before it, of the same bundle, whose correction is this one's too; `ran_us`: when that ran last.
+    """
 
     name: str
     version: str
@@ -136,6 +142,14 @@ class NetworkNoted(_Record, frozen=True, tag=1):
     costs: CostTables
     gates: Proofs | None
     samples: Samples | None
+    key: str = ""
+    like: str = ""
+    ran_us: int = 0
+
+    @property
+    def known_as(self) -> str:
+        """What events call it."""
+        return self.key or self.name
 
 
 class AskedNoted(_Record, frozen=True, tag=2):

@@ -25,6 +25,7 @@ from .audit_log import AuditBusy, AuditLog, Plain
 from .counters import Counters, CountersDamaged, from_wall, to_wall
 from .served_list import Listed, exchanged, listed, read_list, write_list
 from .slot_file import SlotFile
+from .withdrawn_list import WITHDRAWN_MAX, Withdrawn, read_withdrawn, still, write_withdrawn
 
 if TYPE_CHECKING:
     from ..exits.bundle import Bundle
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from .log_writer import Log
 
 COUNTERS, AUDIT = "counters", "audit"
-SLOT_BYTES = 1024 * 1024
+# For as many tenants as are remembered, each with a whole day: 2.5 MB at the most.
+SLOT_BYTES = 4 * 1024 * 1024
 EVERY_US = 1_000_000
 # Changes that may wait for the disk.
 WAITING_MAX = 64
@@ -71,6 +73,7 @@ class Keeping:
         self._slots: SlotFile | None = None
         self._counters = Counters()
         self._given: set[str] = set()
+        self._withdrawn: list[Withdrawn] = []
         self._pool: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
         self._waiting: deque[tuple[Future[Any], Then]] = deque()
@@ -89,9 +92,10 @@ class Keeping:
         if fault:
             raise StateError(fault)
         try:
-            self._audit = AuditLog(state / AUDIT, _wall_text())
             self._slots = SlotFile(state / COUNTERS, slot_bytes=SLOT_BYTES)
             self._counters = _counters(self._slots.record, state, self._note)
+            self._audit = AuditLog(state / AUDIT, _wall_text(), seen=self._counters.audit)
+            self._withdrawn, unlisted = read_withdrawn(state)
         except (AuditBusy, BlockingIOError) as error:
             self._shut()
             raise StateBusy(f"another delen daemon keeps its state in {state}; give this one its own") from error
@@ -101,7 +105,7 @@ class Keeping:
             raise StateError(
                 f"{said}; make it writable for uid {os.getuid()}, or name another with state_dir"
             ) from error
-        for said in (self._audit.fault, self._slots.fault):
+        for said in (self._audit.fault, self._slots.fault, unlisted):
             if said:
                 self._note(said, level="warning")
         self._pool = ThreadPoolExecutor(1, "delen-disk")
@@ -116,29 +120,64 @@ class Keeping:
         if self._pool is None:
             return
         self._give_back(now_us, ledger, time.time())
-        self.record("daemon", "begin", {"pid": os.getpid()})
         now = listed(bundles)
         try:
             before, fault = read_list(self._state)
         except OSError as error:
             before, fault = {}, f"the list of networks cannot be read: {_said(error)}"
+        changed = now if now != before else None
+        told = partial(self._told, "that the daemon has begun, and what it serves,")
+        self.record("daemon", "begin", {"pid": os.getpid()}, told, served=changed)
         for said in [fault, *exchanged(before, now)]:
             if said:
                 self._note(said, level="warning")
                 self.record("daemon", "exchanged", {"said": said})
-        if now != before:
-            self.serve(now)
 
-    def serve(self, networks: Mapping[str, Listed]) -> None:
-        """Have the list of networks served written, before what is handed in after it."""
-        self._submit(partial(write_list, self._state, networks), self._told_unlisted)
+    def record(
+        self,
+        who: str,
+        what: str,
+        about: Mapping[str, Plain],
+        then: Then = _nobody,
+        *,
+        served: Mapping[str, Listed] | None = None,
+    ) -> None:
+        """Have one line of audit written, and before it the list of networks that are `served` from now on.
 
-    def record(self, who: str, what: str, about: Mapping[str, Plain], then: Then = _nobody) -> None:
-        """Have one line of audit written. `then`: called by `turn`, with "" once it is on the disk, or with why not."""
-        if self._audit is None:
+        `then`: called by `turn`, with "" once all of it is on the disk, or with why not.
+        """
+        first = None if served is None else partial(write_list, self._state, served)
+        self._write(who, what, about, then, first)
+
+    def withdrawn(self, bundles: Iterable[Bundle]) -> tuple[tuple[str, str, str], ...]:
+        """Certificates that were withdrawn before, by tenant, network and version; those of new samples are not."""
+        self._withdrawn = still(self._withdrawn, bundles)
+        return tuple((one.tenant, one.network, one.version) for one in self._withdrawn)
+
+    def withdraw(self, tenant: str, bundle: Bundle, reason: str) -> None:
+        """Have it remembered that this tenant's certificates for this network do not hold any more."""
+        manifest = bundle.manifest
+        found = Withdrawn(tenant, manifest.name, manifest.version, bundle.evidence, reason, _wall_text())
+        self._withdrawn = [*self._withdrawn, found][-WITHDRAWN_MAX:]
+        about = {"tenant": tenant, "network": found.network, "version": found.version, "reason": reason}
+        then = partial(self._told, "that a certificate is withdrawn")
+        first = partial(write_withdrawn, self._state, self._withdrawn)
+        self._write("daemon", "certificate withdrawn", about, then, first)
+
+    def _write(
+        self, who: str, what: str, about: Mapping[str, Plain], then: Then, first: Callable[[], None] | None
+    ) -> None:
+        audit, wall = self._audit, _wall_text()
+        if audit is None:
             then("")
-        else:
-            self._submit(partial(self._audit.append, _wall_text(), who, what, dict(about)), then)
+            return
+
+        def job() -> None:
+            if first is not None:
+                first()
+            audit.append(wall, who, what, about)
+
+        self._submit(job, then)
 
     def turn(self, now_us: int, ledger: Ledger) -> None:
         """Tell whose lines are on the disk; once a second, have the counters written if they have changed."""
@@ -167,7 +206,7 @@ class Keeping:
         self.record("daemon", "end", {})
         self._taken_in(now_us, ledger)
         assert self._slots is not None
-        last = self._pool.submit(self._slots.write, self._counters.encoded())
+        last = self._pool.submit(self._write_last)
         with suppress(OSError, TimeoutError):
             last.result(CLOSE_S_MAX)
         if last.done():
@@ -177,6 +216,13 @@ class Keeping:
             # The kernel lets go of files and locks when the process is gone; nothing here can be waited for.
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._note("the disk does not answer; the last counters may be lost", level="error")
+
+    def _write_last(self) -> None:
+        """On the disk's thread, after the last line of audit, with nobody at the counters any more."""
+        assert self._slots is not None
+        assert self._audit is not None
+        self._counters.audit = self._audit.head
+        self._slots.write(self._counters.encoded())
 
     def _submit(self, job: Callable[[], object], then: Then) -> None:
         if self._pool is None:
@@ -188,16 +234,19 @@ class Keeping:
             self._waiting.append((submitted, then))
             submitted.add_done_callback(lambda _: self._wake())
 
-    def _told_unlisted(self, fault: str) -> None:
+    def _told(self, what: str, fault: str) -> None:
         if fault:
-            self._note(f"the list of networks cannot be written: {fault}", level="error")
+            self._note(f"{what} cannot be written: {fault}", level="error")
 
     def _taken_in(self, now_us: int, ledger: Ledger) -> bool:
         """Take in what was booked; returns whether anything was."""
         wall_s = time.time()
         self._give_back(now_us, ledger, wall_s)
+        assert self._audit is not None
+        head, before = self._audit.head, self._counters.audit
+        self._counters.audit = head
         if not self._counters.add(ledger.accounts):
-            return False
+            return head != before
         for tenant in self._given:
             promise = ledger.promises.of(tenant)
             if promise is not None:

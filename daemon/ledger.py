@@ -85,6 +85,8 @@ class Account:
         if exits is None:
             exits = self.exits[network] = [0] * exit_count
             self.latency[network], self.queue[network] = Tally(), Tally()
+        # Another version may have more.
+        exits += [0] * (exit_count - len(exits))
         exits[answer.exit] += 1
         self.latency[network].add(answer.total_us)
         self.queue[network].add(answer.queue_us)

@@ -11,6 +11,7 @@ Does not: read a clock, or touch tenants' sockets.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,6 +19,7 @@ from ..policies.view import NEVER_US
 from .config import Limits
 from .desk import Desk
 from .notify import Notifier
+from .pressure import Pressure
 from .server import Server
 from .watchdog import Watchdog, Worker
 
@@ -37,6 +39,7 @@ class Lifecycle:
         self._limits = limits
         self._note = note
         self._watchdog = None if notifier.watchdog_us is None else Watchdog(notifier.watchdog_us)
+        self._pressure = Pressure(limits)
         self._fault: str | None = None
         self._ends_wanted = 0
         self._drained_us = NEVER_US
@@ -52,6 +55,13 @@ class Lifecycle:
     def reload(self, _number: int = 0, _frame: object = None) -> None:
         """The configuration should be read again."""
         self.reload_wanted = not self.ending
+
+    def hang_up(self, had_terminal: bool, _number: int = 0, _frame: object = None) -> None:
+        """SIGHUP: a terminal that goes away takes its daemon with it; from anybody else it means a reload."""
+        if had_terminal and not os.isatty(0):
+            self.end()
+        else:
+            self.reload()
 
     @property
     def ending(self) -> bool:
@@ -79,7 +89,10 @@ class Lifecycle:
         self._notifier.reloading(now_us)
 
     def turn(self, now_us: int, server: Server, desk: Desk) -> None:
-        """Begin to drain where that is wanted, and notice when it is over."""
+        """Begin to drain where that is wanted, and notice when it is over; take in no more than there is memory for."""
+        said = self._pressure.look(now_us, desk)
+        if said is not None:
+            self._note(said)
         if not self._ends_wanted or self.phase == "over":
             return
         if self.phase != "draining":

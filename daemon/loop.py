@@ -27,7 +27,7 @@ from ..policies.view import NEVER_US
 from ..profiles.store import state_directory
 from . import hosting
 from .access import open_endpoints
-from .acknowledged import once_audited
+from .acknowledged import once_audited, once_written
 from .change import Changes
 from .config import Config
 from .crew import Crew, Lane
@@ -50,6 +50,8 @@ from .watchdog import books_fault
 # through all answers kept for clients stopped everything for 10 to 40 ms. The core makes no cycles (test_cycles.py).
 GC_THRESHOLDS = (1_000, 1_000_000, 1_000_000)
 BOOKS_EVERY_US = 1_000_000
+# Goes on while the machine sleeps, as its tenants' patience does.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def serve(
@@ -95,14 +97,15 @@ class Loop:
         self._signals, self._wake = socket.socketpair()
         # First, since it mends what is read next.
         self._keeping = Keeping(state, note, dev=config.dev, wake=self._rouse)
-        self._crew = Crew(config, state, hosting.host(config, state))
+        self._crew = Crew(config, state, hosting.host(config, state), note)
         self._journal = (
             Journal(Path(config.journal), bytes_max=config.limits.journal_bytes_max, note=note)
             if config.journal
             else None
         )
         wall = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._server = core(setup_of(config), self._journal, self._crew.samples, now_us=_clock_us(), wall=wall)
+        setup = setup_of(config, self._keeping.withdrawn(self._crew.bundles()))
+        self._server = core(setup, self._journal, self._crew.samples, now_us=_clock_us(), wall=wall)
         self._desk = Desk(self._server, config.tenants, config.limits, os.urandom(8).hex())
         self._keeping.begin(_clock_us(), self._server.ledger, self._crew.bundles())
         self._changes = Changes(config, state, self._crew, self._server, self._desk)
@@ -208,11 +211,10 @@ class Loop:
         lifecycle, server = self._lifecycle, self._server
         if lifecycle.reload_wanted:
             assert self._endpoints is not None
-            lifecycle.reloading(now_us)
+            lifecycle.reloading(time.monotonic_ns() // 1000)
             parts = Parts(server, self._desk, self._endpoints, self._desk.networks)
-            taken = self._reloader.reload(time.time(), parts, partial(self._act, now_us))
-            self._keeping.record("operator", "reload", {"taken": taken})
-            lifecycle.ready(server, self._desk)
+            reloaded = self._reloader.reload(time.time(), parts, partial(self._act, now_us))
+            once_written(self._keeping, reloaded, self._note, partial(lifecycle.ready, server, self._desk))
         self._keeping.turn(now_us, server.ledger)
         lifecycle.turn(now_us, server, self._desk)
         if lifecycle.phase == "over":
@@ -230,17 +232,19 @@ class Loop:
     def _attend(self, now_us: int) -> None:
         """Handshakes, and connections that are too many or have lost their rights."""
         assert self._endpoints is not None
-        notes, lost = self._endpoints.attend(now_us, time.time())
-        for text in notes:
+        attended = self._endpoints.attend(now_us, time.time())
+        for text in attended.notes:
             self._note(text, level="warning")
-        for tenant, route in lost:
+        for rejected in attended.rejected:
+            self._keeping.record("stranger", "login rejected", rejected._asdict())
+        for tenant, route in attended.lost:
             self._act(now_us, self._desk.leave(tenant, route))
 
     def _receive(self, now_us: int, door: Door) -> None:
         assert self._endpoints is not None
         tenant = door.tenant
         for route, user, frames in self._endpoints.receive(door, self._config.limits.receive_count_max):
-            handle = self._desk.handle if self._endpoints.allows(tenant, user) else self._desk.turned_away
+            handle = self._desk.handle if self._endpoints.allows(door, user) else self._desk.turned_away
             outgoing, effects = handle(now_us, tenant, route, frames)
             self._send(outgoing)
             self._act(now_us, effects)
@@ -252,22 +256,21 @@ class Loop:
     def _drain_worker(self, now_us: int) -> None:
         for lane in tuple(self._crew.lanes):
             try:
-                while (message := lane.receive()) is not None:
+                for message in lane.messages():
                     if isinstance(message, ExitDone | RunFailed | RunReturned):
-                        self._advance(now_us, message)
+                        self._advance(now_us, lane, message)
                     else:
                         self._arrange(now_us, lane, message)
-            except PipeClosed:
-                self._lost(now_us, lane, "it ended")
-            except WorkerFailed as error:
-                self._lost(now_us, lane, str(error))
+            except (PipeClosed, WorkerFailed) as error:
+                self._lost(now_us, lane, str(error) or "it ended")
 
-    def _advance(self, now_us: int, done: ExitDone | RunFailed | RunReturned) -> None:
+    def _advance(self, now_us: int, lane: Lane, done: ExitDone | RunFailed | RunReturned) -> None:
         network = self._server.running(done.run)
         if network is None:
             return
+        lane.check_own(network)
         if isinstance(done, ExitDone):
-            done = self._crew.with_logits(done, network)
+            done = lane.with_logits(done, network)
         effects = self._server.advance(now_us, done)
         # First something to do for the device, then the answers.
         self._post(now_us)
@@ -283,9 +286,8 @@ class Loop:
             elif isinstance(effect, Restart):
                 self._lost(now_us, self._crew.lane_of(effect.key), effect.reason)
             elif isinstance(effect, Alarm):
-                said = f"{effect.network} for tenant {effect.tenant}: certificate withdrawn, {effect.reason}"
-                said = f"{said}; its inputs have changed: recalibrate: delen calibrate {effect.network} --data DATA"
-                self._note(said, level="warning")
+                self._note(effect.said, level="warning")
+                self._keeping.withdraw(effect.tenant, self._crew.bundle(effect.network, effect.version), effect.reason)
             elif isinstance(effect, Told):
                 self._note(effect.text, level="warning")
             elif isinstance(effect, Wanted):
@@ -307,7 +309,10 @@ class Loop:
         try:
             self._crew.post(run, self._server.payloads(run))
         except PipeClosed:
+            # This run it never had, so it did not die of it.
+            effects = self._server.advance(now_us, RunReturned(run.id))
             self._lost(now_us, self._crew.lane_of(run.network), "it ended")
+            self._act(now_us, effects)
             return
         self._run_count += 1
         # By the engine's time alone: the hop is long because of sleeping, which must not be a reason to sleep.
@@ -387,10 +392,9 @@ class Loop:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._lifecycle.end)
-        # A terminal that goes away takes its daemon with it; for a service it means: read the configuration again.
-        signal.signal(signal.SIGHUP, self._lifecycle.end if os.isatty(0) else self._lifecycle.reload)
+        signal.signal(signal.SIGHUP, partial(self._lifecycle.hang_up, os.isatty(0)))
         self._poller.register(self._signals.fileno(), zmq.POLLIN)
 
 
 def _clock_us() -> int:
-    return time.monotonic_ns() // 1000
+    return time.clock_gettime_ns(CLOCK) // 1000

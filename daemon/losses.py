@@ -68,7 +68,9 @@ class Losses:
             backlog.park(keys)
             assurance.lost(assurance.audits.of(keys))
         hit = requests.of(running)
-        poison = quarantine.died(now_us, hit) if blame else []
+        # Who cancels what kills the worker has killed it all the same.
+        left = [] if running is None else [one for one in running.left if one.waiting.ticket in running.rows]
+        poison = quarantine.died(now_us, [*hit, *left]) if blame else []
         for request in hit:
             if request in poison:
                 effects.append(Told(f"an input of tenant {request.tenant} to {request.waiting.served.name} is poison"))

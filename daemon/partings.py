@@ -14,12 +14,19 @@ from .records import Effect, Ended
 
 # How soon a daemon that ends is likely to be back, if it is to be.
 BACK_MS = 1_000.0
+# Memory comes back with the answers to those who wait.
+SHORT_MS = 200.0
 
 
 def closing(infer: Infer) -> Refusal:
     """To a new request of a daemon that finishes what it has."""
     said = "the daemon is shutting down; ask again when it is back"
     return Refusal(VERSION, infer.id, "shutting_down", said, Offer(retry_after_ms=BACK_MS))
+
+
+def short(infer: Infer, of_memory: str) -> Refusal:
+    """To a new request of a daemon that has no memory for more."""
+    return Refusal(VERSION, infer.id, "queue_full", of_memory, Offer(retry_after_ms=SHORT_MS))
 
 
 def with_reason(effects: Sequence[Effect], *, code: str, message: str) -> list[Effect]:

@@ -2,6 +2,7 @@
 
 Role: the core's memory of what went wrong. A worker's death makes suspects of the inputs it was running: they run alone
 from then on, so that innocent rows of the batch are not blamed, and one that is alone in a second death is poison.
+A tenant whose inputs end the engine again and again, each another one that is never answered, has all refused.
 Faults that the engine reports of one network bar it for the tenant they hit, and for everybody once they hit two.
 Flow: worker dies -> `died`; a suspect is answered -> `cleared`; engine fault -> `faulted`; canary -> `passed` or
 `failed`; newcomer -> `refusal`, then `suspects`.
@@ -14,13 +15,14 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import NamedTuple
 
 from ..clients.wire import VERSION, Offer, Refusal
 from ..policies.view import Served, rounded_up
 from .config import Limits
 from .records import Payload, Request
 
-# Of a tenant and a network, by the network's key.
+# Of a tenant and a network: by the network's key where it is about workers, by name and version where about inputs.
 _Whose = tuple[str, str]
 
 
@@ -33,12 +35,20 @@ class _Suspect:
         self.deaths = self.until_us = 0
 
 
+class _Death(NamedTuple):
+    """A worker's, with nobody's inputs in it but one tenant's: those of them that have not been answered since."""
+
+    until_us: int
+    inputs: set[bytes]
+
+
 class Quarantine:
     """Suspects and poison by tenant and network, and the networks that are barred."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._suspects: dict[_Whose, OrderedDict[bytes, _Suspect]] = {}
+        self._deaths: dict[_Whose, deque[_Death]] = {}
         self._faults: dict[_Whose, deque[int]] = {}
         self._barred: dict[_Whose, int] = {}
         self._down: dict[str, int] = {}
@@ -49,8 +59,9 @@ class Quarantine:
         """The worker died while it ran these. Returns those that are poison now; the others are to be run alone."""
         counted: set[tuple[_Whose, bytes]] = set()
         poison: list[Request] = []
+        until_us = now_us + self._limits.poison_ms * 1000
         for request in requests:
-            whose, digest = (request.tenant, request.waiting.served.key), _digest(request.payload)
+            whose, digest = _whose(request.tenant, request.waiting.served), _digest(request.payload)
             known = self._suspects.setdefault(whose, OrderedDict())
             suspect = known.setdefault(digest, _Suspect())
             known.move_to_end(digest)
@@ -58,22 +69,30 @@ class Quarantine:
                 # The same input twice in one batch has killed one worker, not two.
                 counted.add((whose, digest))
                 suspect.deaths += 1
-            suspect.until_us = now_us + self._limits.poison_ms * 1000
+            suspect.until_us = until_us
             request.suspect = request.waiting.alone = True
             if suspect.deaths >= self._limits.poison_deaths:
                 poison.append(request)
             if len(known) > self._limits.suspects_max:
                 known.popitem(last=False)
+        if len({whose for whose, _ in counted}) == 1:
+            [whose] = {whose for whose, _ in counted}
+            deaths = self._deaths.setdefault(whose, deque(maxlen=self._limits.suspect_deaths_max))
+            deaths.append(_Death(until_us, {digest for _, digest in counted}))
         return poison
 
     def cleared(self, request: Request) -> None:
         """A suspect has been answered: it was not its input that the worker died of."""
-        whose = request.tenant, request.waiting.served.key
+        whose, digest = _whose(request.tenant, request.waiting.served), _digest(request.payload)
         known = self._suspects.get(whose)
         if known is not None:
-            known.pop(_digest(request.payload), None)
+            known.pop(digest, None)
             if not known:
                 del self._suspects[whose]
+        for death in list(self._deaths.get(whose, ())):
+            death.inputs.discard(digest)
+            if not death.inputs:
+                self._deaths[whose].remove(death)
 
     def suspects(self, now_us: int, request: Request) -> bool:
         """Whether this newcomer's input must run alone; it is marked then."""
@@ -114,8 +133,13 @@ class Quarantine:
     def forget(self, key: str) -> None:
         """This network is served no more."""
         self.passed(key)
-        for remembered in (self._suspects, self._faults):
-            for whose in [whose for whose in remembered if whose[1] == key]:
+        for whose in [whose for whose in self._faults if whose[1] == key]:
+            del self._faults[whose]
+
+    def renew(self, gone: Served) -> None:
+        """This version of a network is served no more, by any worker."""
+        for remembered in (self._suspects, self._deaths):
+            for whose in [whose for whose in remembered if whose == _whose(whose[0], gone)]:
                 del remembered[whose]
 
     @property
@@ -142,13 +166,16 @@ class Quarantine:
             return None
         limits, deadly = self._limits, self._limits.poison_deaths
         found = known.get(_digest(payload))
+        poison = [suspect.until_us for suspect in known.values() if suspect.deaths >= deadly]
+        deaths = [death.until_us for death in self._deaths.get(_whose(tenant, served), ()) if death.until_us > now_us]
         if found is not None and found.deaths >= deadly:
             said, until_us = f"this input ended the engine {found.deaths} times", found.until_us
-        else:
-            poison = [suspect.until_us for suspect in known.values() if suspect.deaths >= deadly]
-            if len(poison) < limits.poison_inputs_max:
-                return None
+        elif len(poison) >= limits.poison_inputs_max:
             said, until_us = f"{len(poison)} of your inputs ended the engine of {served.name}", min(poison)
+        elif len(deaths) >= limits.suspect_deaths_max:
+            said, until_us = f"your inputs alone ended the engine of {served.name} {len(deaths)} times", min(deaths)
+        else:
+            return None
         return (
             "poison",
             f"{said}; it is not run again for now",
@@ -159,7 +186,7 @@ class Quarantine:
         """What is remembered of this tenant's inputs to this network; what is over is forgotten."""
         if not self._suspects:
             return None
-        known = self._suspects.get((tenant, served.key))
+        known = self._suspects.get(_whose(tenant, served))
         while known and next(iter(known.values())).until_us <= now_us:
             known.popitem(last=False)
         return known
@@ -169,6 +196,10 @@ def refused(request_id: bytes, verdict: tuple[str, str, Offer]) -> Refusal:
     """The refusal that says so."""
     code, said, offer = verdict
     return Refusal(VERSION, request_id, code, said, offer)
+
+
+def _whose(tenant: str, served: Served) -> _Whose:
+    return tenant, f"{served.name} {served.version}"
 
 
 def _digest(payload: Payload) -> bytes:

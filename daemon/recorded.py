@@ -7,7 +7,6 @@ when the worker is ready, or with their first request. Does not: change any deci
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from importlib.metadata import version
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -46,8 +45,8 @@ ASKED_MAX = 4096
 INPUT_BYTES_NOTED = 64 * 1024
 
 
-def setup_of(config: Config) -> Setup:
-    """What the daemon's core is made from."""
+def setup_of(config: Config, withdrawn: tuple[tuple[str, str, str], ...] = ()) -> Setup:
+    """What the daemon's core is made from. `withdrawn`: certificates by tenant, network and version."""
     return Setup(
         config.limits,
         config.policy,
@@ -57,6 +56,7 @@ def setup_of(config: Config) -> Setup:
         config.miss_target,
         {tenant.name: tenant.plain() for tenant in config.tenants},
         config.limits.canary_ms,
+        withdrawn,
     )
 
 
@@ -68,8 +68,14 @@ def core(
         return Recorded(journal, setup, samples, now_us=now_us, wall=wall)
     policy = make_policy(setup.policy, setup.options)
     server = Server(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
-    server.idle.canaries = Canaries(setup.canary_ms * 1000)
+    _set_up(server, setup)
     return server
+
+
+def _set_up(server: Server, setup: Setup) -> None:
+    server.idle.canaries = Canaries(setup.canary_ms * 1000)
+    for which in setup.withdrawn:
+        server.assurance.withdraw(*which)
 
 
 class Recorded(Server):
@@ -87,13 +93,17 @@ class Recorded(Server):
         """`samples`: of a network, by its name, for those who ask what would have been."""
         policy = make_policy(setup.policy, setup.options)
         super().__init__(setup.limits, policy, ahead_us=setup.ahead_us, tenants=setup.tenants)
-        self.idle.canaries = Canaries(setup.canary_ms * 1000)
+        _set_up(self, setup)
         self._journal = journal
         self._samples = samples
-        self._noted: set[str] = set()
+        # By key, with the margin that each had at its load.
+        self._noted: dict[str, float] = {}
         self._idle: int | None = None
         self._asked: dict[Asked, int] = {}
         self._asked_count = 0
+        # Who keeps no journal need not load what reads mail headers.
+        from importlib.metadata import version
+
         journal.write(Opened(FORMAT, version("delen"), now_us, wall, setup))
 
     def submit(
@@ -172,13 +182,15 @@ class Recorded(Server):
     def forget(self, keys: Collection[str]) -> None:
         """As `Server`."""
         super().forget(keys)
-        self._noted.difference_update(keys)
+        for key in keys:
+            self._noted.pop(key, None)
         self._journal.write(Retired(tuple(keys)))
 
     def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
         """As `Server`."""
         effects = super().labelled(now_us, tenant, network, proof, wrong=wrong)
-        self._journal.write(Labelled(now_us, tenant, network, proof, wrong, heard(effects)))
+        key = self.routes.key(tenant, network)
+        self._journal.write(Labelled(now_us, tenant, key, proof, wrong, heard(effects)))
         return effects
 
     def _number(self, wanted: Asked) -> int:
@@ -191,21 +203,26 @@ class Recorded(Server):
             self._journal.write(AskedNoted(wanted))
         return number
 
-    def _note_network(self, name: str) -> None:
-        # Nothing of it has run yet, so hop and correction are as they were at its load.
-        served = self.networks[name]
-        self._noted.add(name)
+    def _note_network(self, key: str) -> None:
+        # Nothing of it has run yet, so hop and correction are as they were at its load; unless it goes on with another
+        # worker where it was before.
+        served = self.networks[key]
+        like = next((old for old in self._noted if self.networks[old].correction is served.correction), "")
+        margin = self._noted[key] = self._noted[like] if like else served.correction.margin
         self._journal.write(
             NetworkNoted(
-                name=name,
+                name=served.name,
                 version=served.version,
                 batch_max=served.batch_max,
                 hop_us=served.hop_us,
                 gmac=served.gmac,
                 guard=(served.guard.fixed_us, served.guard.share, served.guard.hold_share),
-                margin=served.correction.margin,
+                margin=margin,
                 costs=served.costs.tables(),
                 gates=None if served.gates is None else served.gates.proofs,
-                samples=self._samples(name),
+                samples=self._samples(key),
+                key="" if key == served.name else key,
+                like=like,
+                ran_us=served.ran_us if like else 0,
             )
         )

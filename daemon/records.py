@@ -111,6 +111,7 @@ class Flight:
     `overdue_us`: when it has taken far too long. `ask_us`: the earliest time to ask, so that it still does what it
     must; `yield_at_us`: when it will be asked. `looked_ahead`: what could run behind it has been looked at.
     `audit`: its rows are answered already, see `audits.py`; `canary`: nobody's, see `canary.py`.
+    `left`: those cancelled while it had them.
     """
 
     run: Run
@@ -132,6 +133,7 @@ class Flight:
     looked_ahead: bool = False
     audit: bool = False
     canary: bool = False
+    left: list[Request] = field(default_factory=list)
 
 
 class Trail(NamedTuple):
@@ -177,7 +179,14 @@ class Alarm(msgspec.Struct, frozen=True, gc=False):
 
     tenant: str
     network: str
+    version: str
     reason: str
+
+    @property
+    def said(self) -> str:
+        """For the operator."""
+        said = f"{self.network} for tenant {self.tenant}: certificate withdrawn, {self.reason}"
+        return f"{said}; its inputs have changed: recalibrate: delen calibrate {self.network} --data DATA"
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):

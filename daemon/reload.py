@@ -21,6 +21,7 @@ from ..policies.policy import adopt_options, depth_fault, make_policy
 from .access import change_endpoints
 from .config import Config, Limits
 from .desk import Desk
+from .listener import renewed
 from .log_writer import Log
 from .records import Effect
 from .server import Server
@@ -32,8 +33,16 @@ from .toml_file import ConfigError
 LIVE_LIMITS = (
     *("sessions_max", "queued_max", "queued_bytes_max", "receive_count_max", "answers_kept_max"),
     *("answers_kept_bytes_max", "answer_window_ms", "session_kept_ms", "retries_max", "held_max", "start_ms_max"),
-    *("run_ms_min", "run_factor_max", "backoff_ms_min", "backoff_ms_max", "drain_ms_max", "abandon_ms"),
-    *("connections_max", "connections_total_max"),
+    *(
+        "run_ms_min",
+        "run_factor_max",
+        "restart_ms_min",
+        "backoff_ms_min",
+        "backoff_ms_max",
+        "drain_ms_max",
+        "abandon_ms",
+    ),
+    *("connections_max", "connections_total_max", "resident_bytes_max"),
 )
 LIVE = ("tenants", "tenants_dir", "policy_options", "limits")
 
@@ -45,6 +54,17 @@ class Parts(NamedTuple):
     desk: Desk
     endpoints: Endpoints
     networks: Collection[str]
+
+
+class Reloaded(NamedTuple):
+    """How it went, and what to tell the operator of it, as news under `key`; true where it was taken in."""
+
+    taken: bool
+    said: str
+    key: str
+
+    def __bool__(self) -> bool:
+        return self.taken
 
 
 class Reloader:
@@ -59,8 +79,8 @@ class Reloader:
         self._note = note
         self._count = 0
 
-    def reload(self, wall_s: float, parts: Parts, act: Callable[[Sequence[Effect]], None]) -> bool:
-        """Read and take in; False if the old configuration stands.
+    def reload(self, wall_s: float, parts: Parts, act: Callable[[Sequence[Effect]], None]) -> Reloaded:
+        """Read and take in, or leave the old configuration as it stands. Whoever calls tells the operator.
 
         Args:
             wall_s: the time, for keys that begin and end.
@@ -73,8 +93,7 @@ class Reloader:
             new = self._judged(parts)
             self._open(new, wall_s, parts.endpoints)
         except (ConfigError, EndpointError) as error:
-            self._note(f"configuration not reloaded, all stays as it was: {error}", level="error", key=key)
-            return False
+            return Reloaded(False, f"configuration not reloaded, all stays as it was: {error}", key)
         old = self._config
         names = {tenant.name for tenant in new.tenants}
         gone = [tenant.name for tenant in old.tenants if tenant.name not in names]
@@ -92,23 +111,37 @@ class Reloader:
         self._config = structs.replace(old, tenants=new.tenants, policy_options=new.policy_options)
         said = f"configuration reloaded; {len(new.tenants)} tenants"
         said = f"{said}; {', '.join(later)}: waiting for a restart" if later else said
-        self._note(said, key=key)
-        return True
+        return Reloaded(True, said, key)
 
     def _judged(self, parts: Parts) -> Config:
         """The new configuration. Raises ConfigError: it cannot be used, or not by a daemon that runs."""
         if self._read is None:
             raise ConfigError("the daemon was started without a file to read again")
         new, old = self._read(), self._config
+        if new.dev != old.dev:
+            # Half of it would be in force at once: that every tenant may see and change everything.
+            raise ConfigError("dev cannot change while the daemon runs; restart it")
+        if len(new.tenants) > old.limits.tenants_max:
+            said = f"limits.tenants_max was {old.limits.tenants_max} at the start, and sockets are for so many"
+            raise ConfigError(f"{len(new.tenants)} tenants; {said}; restart the daemon")
         for tenant in new.tenants:
             strange = next((name for name in tenant.networks or () if name not in parts.networks), None)
             if strange is not None:
                 served = ", ".join(parts.networks)
                 raise ConfigError(f"tenant {tenant.name!r} may use {strange!r}, which is not served; served: {served}")
         isolated = {tenant.name: tenant.isolation for tenant in old.tenants}
+        own = {
+            tenant.name: {*parts.networks} if tenant.networks is None else {*tenant.networks}
+            for tenant in old.tenants
+            if tenant.isolation == "tenant"
+        }
         for tenant in new.tenants:
             if isolated.get(tenant.name, "shared") != tenant.isolation:
                 raise ConfigError(f"tenant {tenant.name!r}: isolation cannot change while the daemon runs; restart it")
+            before = own.get(tenant.name)
+            if before is not None and not set(parts.networks if tenant.networks is None else tenant.networks) <= before:
+                said = "has a worker of its own, which cannot be given more networks while the daemon runs; restart it"
+                raise ConfigError(f"tenant {tenant.name!r} {said}")
         if old.policy == new.policy:
             exits = {name: len(served.costs.accuracy) for name, served in parts.server.networks.items()}
             fault = depth_fault(make_policy(new.policy, new.policy_options), exits)
@@ -122,13 +155,16 @@ class Reloader:
         return new
 
     def _open(self, new: Config, wall_s: float, endpoints: Endpoints) -> None:
-        """Bind what is new beside what is there. Raises EndpointError, with nothing changed."""
-        old = self._config
+        """Bind what is new beside what is there. Raises ConfigError, EndpointError, with nothing changed."""
+        old, before = self._config, endpoints.tcp
+        # A key for tcp that is being changed is read again; whether there is tcp at all waits for a restart.
+        endpoints.tcp = renewed(before, new)
         names = {tenant.name for tenant in new.tenants}
         staying = tuple(tenant for tenant in old.tenants if tenant.name not in names)
         try:
             endpoints.change((*new.tenants, *staying), self._limits, wall_s)
         except EndpointError:
+            endpoints.tcp = before
             endpoints.change(old.tenants, self._limits, wall_s)
             raise
 

@@ -8,6 +8,7 @@ outcomes are those of then. Does not: simulate a device (`what_if.py`), or add u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,10 @@ class Difference(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """A journal played again. `ended`: why it ends. `difference`: None if everything was as recorded."""
+    """A journal played again. `ended`: why it ends. `difference`: None if everything was as recorded.
+
+    `networks`: by key, those that were served no more in the end among them.
+    """
 
     opened: Opened
     networks: dict[str, NetworkNoted]
@@ -118,6 +122,7 @@ def served_of(noted: NetworkNoted, setup: Setup) -> Served:
         noted.hop_us,
         gmac=noted.gmac,
         guard=Guard(*noted.guard),
+        key=noted.known_as,
     )
     try:
         served.correction = correction(
@@ -182,8 +187,7 @@ class _Player:
         """Everything, or up to the first difference."""
         for record in records:
             if isinstance(record, NetworkNoted):
-                self.networks[record.name] = record
-                self.server.networks[record.name] = served_of(record, self._setup)
+                self._note(record)
             elif isinstance(record, AskedNoted):
                 self._asked.append(record.asked)
             elif isinstance(record, Retired):
@@ -197,6 +201,17 @@ class _Player:
                 if difference is not None:
                     return difference
         return None
+
+    def _note(self, noted: NetworkNoted) -> None:
+        key = noted.known_as
+        self.networks[key] = noted
+        # Workers are changed beside each other: this one is there while the one that it goes on for still is.
+        like = self.server.networks.get(noted.like)
+        if like is None:
+            self.server.networks[key] = served_of(noted, self._setup)
+        else:
+            moved = replace(like, key=key, hop_us=noted.hop_us, ran_us=noted.ran_us, away_until_us=0)
+            self.server.networks[key] = moved
 
     def _event(self, event: Event) -> Difference | None:
         if not isinstance(event, Cancelled):
@@ -228,7 +243,7 @@ class _Player:
         if isinstance(event, Cancelled):
             return self.server.cancel(event.ticket)
         if isinstance(event, Labelled):
-            told = event.tenant, event.network, event.proof
+            told = event.tenant, self._led(event.tenant, event.network), event.proof
             return self.server.labelled(event.now_us, *told, wrong=event.wrong)
         return self.server.worker_lost(event.now_us, event.ready_us, event.keys, blame=event.blame)
 
@@ -236,16 +251,21 @@ class _Player:
         wanted = self._asked_by(event)
         bounds = bounds_of(wanted)
         self._start_us = event.now_us if self._start_us is None else self._start_us
-        infer = Infer(VERSION, event.id, event.network, TENSORS, bounds)
+        name = self._led(event.tenant, event.network)
+        infer = Infer(VERSION, event.id, name, TENSORS, bounds)
         payload = _payload(event, self._payload)
         verdict, effects = self.server.submit(event.now_us, event.tenant, infer, wanted, payload)
         if isinstance(verdict, Refusal):
-            self.outcomes.append(
-                Outcome(event.tenant, event.network, event.now_us, event.now_us, bounds, verdict, None)
-            )
+            self.outcomes.append(Outcome(event.tenant, name, event.now_us, event.now_us, bounds, verdict, None))
             return verdict.code, effects
-        self._open[event.tenant, event.id] = event.tenant, event.network, event.now_us, bounds
+        self._open[event.tenant, event.id] = event.tenant, name, event.now_us, bounds
         return "accepted", effects
+
+    def _led(self, tenant: str, key: str) -> str:
+        """The name by which this tenant meant the network with this key; what it says leads there, as it did then."""
+        name = self.networks[key].name if key in self.networks else key
+        self.server.routes.lead(name, key, tenant)
+        return name
 
     def _asked_by(self, event: Submitted) -> Asked:
         if event.network in self.networks and 0 <= event.asked < len(self._asked):

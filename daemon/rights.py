@@ -62,8 +62,9 @@ class TenantConfig(Terms, frozen=True):
 
     `networks`: the only ones it may use; None: all. `deepest_exit`: per network, the deepest exit it may use.
     `sees_all`: its `stats` show every tenant (all do with --dev). `uids`: local users who may ask as this tenant;
-    `keys`: public keys that may do so over tcp, at `tcp_port`. `payload_bytes_max`, `connections_max`: in place of the
-    limits of the same name, where smaller. `isolation`: `tenant` gives it a worker and batches of its own, for the
+    `keys`: public keys that may do so over tcp, at `tcp_port`; at `next_tcp_port` the daemon shows its next key, while
+    it has one. `payload_bytes_max`, `connections_max`: in place of the limits of the same name, where smaller.
+    `isolation`: `tenant` gives it a worker and batches of its own, for the
     memory of another. `manages`: it may change what is served (all may with --dev).
     """
 
@@ -74,6 +75,7 @@ class TenantConfig(Terms, frozen=True):
     keys: tuple[PublicKey, ...] = ()
     deepest_exit: Mapping[str, int] = {}
     tcp_port: int | None = None
+    next_tcp_port: int | None = None
     payload_bytes_max: int | None = None
     connections_max: int | None = None
     isolation: Literal["shared", "tenant"] = "shared"
@@ -93,8 +95,15 @@ class TenantConfig(Terms, frozen=True):
             fault = key.fault()
             if fault:
                 return f"keys[{position}]: {fault}"
-        if self.tcp_port is not None and not 1 <= self.tcp_port <= PORT_MAX:
-            return f"tcp_port is {self.tcp_port}; expected 1 to {PORT_MAX}"
+        # Which of its times would count? And who revokes it once would leave it valid.
+        public = [key.public for key in self.keys]
+        twice = next((key for key in public if public.count(key) > 1), None)
+        if twice is not None:
+            return f"keys has {fingerprint(twice)} twice; leave one of them"
+        for name in ("tcp_port", "next_tcp_port"):
+            port = getattr(self, name)
+            if port is not None and not 1 <= port <= PORT_MAX:
+                return f"{name} is {port}; expected 1 to {PORT_MAX}"
         for network, exit_index in self.deepest_exit.items():
             if exit_index < 0:
                 return f"deepest_exit of {network!r:.80} is {exit_index}; expected 0 or more"
@@ -116,8 +125,12 @@ def rights_fault(tenants: Sequence[TenantConfig]) -> str | None:
         for key in tenant.keys:
             if owners.setdefault(key.public, tenant.name) != tenant.name:
                 return f"tenant {tenant.name!r}: key {fingerprint(key.public)} is {owners[key.public]!r}'s already"
-        if tenant.tcp_port is not None and ports.setdefault(tenant.tcp_port, tenant.name) != tenant.name:
-            return f"tenant {tenant.name!r}: tcp_port {tenant.tcp_port} is {ports[tenant.tcp_port]!r}'s already"
+        for name in ("tcp_port", "next_tcp_port"):
+            port = getattr(tenant, name)
+            if port in ports:
+                return f"tenant {tenant.name!r}: {name} {port} is {ports[port]!r}'s already"
+            if port is not None:
+                ports[port] = tenant.name
     return None
 
 

@@ -11,7 +11,6 @@ Does not: run anything, or add up results.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import msgspec
 import numpy as np
 
 from ..clients.bounds import Bounds
+from ..clients.toml_text import TomlFault, parse_toml_text
 from ..policies.correction_rivals import correction
 from ..policies.policy import PolicyError, depth_fault, make_policy
 from ..policies.policy_options import expect, expect_within
@@ -29,11 +29,6 @@ from .noise import NoiseSpec
 from .scenario_networks import Network, Plan, check_network, networks_of
 from .scenario_requests import Arrivals, Section, Stream, stream_requests
 from .simulate import Simulation
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DIRECTORY = Path(__file__).parent.parent / "policies" / "scenarios"
 REQUESTS_MAX = 5_000_000
@@ -145,16 +140,15 @@ def load_scenario(name: str) -> Scenario:
 
 def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return parse_toml_text(path.read_bytes())
     except FileNotFoundError:
         raise ScenarioMissing(
             f"no scenario {name!r}; there are {', '.join(scenario_names())}, or give a file"
         ) from None
     except OSError as error:
         raise ScenarioMissing(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path} is not TOML: {error}") from error
+    except TomlFault as fault:
+        raise ScenarioError(f"{path} is not TOML: {fault}") from fault
 
 
 def prepare(

@@ -138,7 +138,7 @@ class Server:
         account, served = self.ledger.account(tenant), self.networks[self.routes.key(tenant, infer.network)]
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
-        wanted = self.assurance.terms(tenant, infer.network, wanted)
+        wanted = self.assurance.terms(tenant, served, wanted)
         self._tickets += 1
         queued_bytes = self._requests.queued_bytes(tenant) + len(payload)
         newcomer = self._intake.newcomer(now_us, tenant, served, self._tickets)
@@ -170,6 +170,7 @@ class Server:
         if request is None:
             return []
         self._backlog.remove(request.waiting)
+        self._device.left(request)
         return self._end(request, failure(request, "cancelled", "cancelled by the client"), forget=True)
 
     def next(self, now_us: int) -> Run | None:
@@ -268,24 +269,23 @@ class Server:
             self.networks[key].away_until_us = ready_us
         return self._losses.lost(now_us, ready_us, keys, blame=blame)
 
-    def open_of(self, keys: Collection[str]) -> int:
-        """How much of the networks with these keys has not ended: requests, and runs that are nobody's."""
+    def open_of(self, keys: Collection[str]) -> tuple[int, list[int]]:
+        """What of the networks with these keys has not ended: how many runs, and which requests."""
         runs = sum(flight.run.network in keys for flight in self._device.flights())
-        return runs + sum(request.waiting.served.key in keys for request in self._requests.open.values())
+        return runs, [ticket for ticket, one in self._requests.open.items() if one.waiting.served.key in keys]
 
     def forget(self, keys: Collection[str]) -> None:
         """These networks are served no more; nothing of theirs is open."""
         self.assurance.lost(self.assurance.audits.of(keys))
         for key in keys:
-            self.idle.canaries.forget(key)
-            self.quarantine.forget(key)
             gone = self.networks.pop(key)
-            if all((other.name, other.version) != (gone.name, gone.version) for other in self.networks.values()):
-                self.assurance.renew(gone.name)
+            last = all((other.name, other.version) != (gone.name, gone.version) for other in self.networks.values())
+            self.idle.forget(gone, last=last)
 
     def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
         """A tenant has said what the right label of an answer was, and so whether it was `wrong`."""
-        return self.assurance.labelled(tenant, network, proof, wrong=wrong)
+        served = self.networks[self.routes.key(tenant, network)]
+        return self.assurance.labelled(tenant, served, proof, wrong=wrong)
 
     def learn(self) -> None:
         """Enter what runs took and taught. Every event that reads it does so first, so it makes no difference if it is

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from ..clients.key_text import key_fault
 from .toml_file import ConfigError, ConfigMissing, parse_toml
 
 SECRET_NAME = "server.secret"
+# The one that takes its place, while both hold.
+NEXT_NAME = "server.next.secret"
 SECRET_BYTES_MAX = 16 * 1024
 INIT_HINT = "`delen keys init` makes one"
+# posix_acl_xattr.h, version 2: four bytes of version, then entries of tag, rights, id.
+_ACL, _ACL_ENTRY = "system.posix_acl_access", struct.Struct("<HHI")
+_ACL_OWNER, _ACL_USER, _ACL_MASK = 0x01, 0x02, 0x10
 
 
 def secret_path(said: str, beside: Path | None, environ: Mapping[str, str]) -> Path:
@@ -29,20 +35,29 @@ def secret_path(said: str, beside: Path | None, environ: Mapping[str, str]) -> P
     return (beside or Path()) / "keys" / SECRET_NAME
 
 
+def next_path(path: Path) -> Path:
+    """Where the next key is while the key at `path` is being changed: beside it."""
+    return path.with_name(NEXT_NAME)
+
+
 def read_secret(path: Path) -> bytes:
     """The secret key, Z85, as the socket takes it. Raises ConfigError, ConfigMissing; neither repeats what it read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigMissing(f"cannot read {path}: {error.strerror}; {INIT_HINT}") from error
+        # There it is, and not this user's to read.
+        hint = f"chgrp the daemon's group and chmod 640 {path}" if isinstance(error, PermissionError) else INIT_HINT
+        raise ConfigMissing(f"cannot read {path}: {error.strerror}; {hint}") from error
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(f"{path} is no regular file; {INIT_HINT}")
-        _check_private(found, path)
-        raw = os.read(fd, SECRET_BYTES_MAX)
+        _check_private(found, path, fd)
+        raw = os.read(fd, SECRET_BYTES_MAX + 1)
     finally:
         os.close(fd)
+    if len(raw) > SECRET_BYTES_MAX:
+        raise ConfigError(f"{path} has more than {SECRET_BYTES_MAX} bytes, which no key needs; {INIT_HINT}")
     secret = parse_toml(raw, path).get("secret_key")
     if not isinstance(secret, str):
         raise ConfigError(f"{path} has no secret_key; {INIT_HINT}")
@@ -52,11 +67,25 @@ def read_secret(path: Path) -> bytes:
     return secret.encode()
 
 
-def _check_private(found: os.stat_result, path: Path) -> None:
+def _check_private(found: os.stat_result, path: Path, fd: int) -> None:
     if found.st_uid not in (0, os.getuid()):
         raise ConfigError(f"{path} belongs to uid {found.st_uid}; expected root or uid {os.getuid()}")
-    # The group may read it where root handed it to the daemon's group.
     others = found.st_mode & (stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP)
-    readers = found.st_mode & stat.S_IRGRP and found.st_gid != os.getgid()
+    # The group may read it where root handed it to the daemon's group. Root may look, whatever group that is.
+    handed = found.st_uid == 0 and (os.getuid() == 0 or found.st_gid == os.getgid())
+    readers = found.st_mode & stat.S_IRGRP and not handed and not _named_alone(fd)
     if others or readers:
         raise ConfigError(f"{path} can be read or written by others; chmod 600 {path}, and renew the key")
+
+
+def _named_alone(fd: int) -> bool:
+    """Whether the group's bits are the mask of an access list that lets in this user and nobody else (acl(5)).
+
+    So systemd hands over credentials where the file system keeps such lists.
+    """
+    try:
+        entries = list(_ACL_ENTRY.iter_unpack(os.getxattr(fd, _ACL)[4:]))
+    except OSError:
+        return False
+    open_to = [(tag, who) for tag, rights, who in entries if rights and tag not in (_ACL_OWNER, _ACL_MASK)]
+    return open_to == [(_ACL_USER, os.getuid())]

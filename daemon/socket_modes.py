@@ -37,8 +37,9 @@ def prepare(path: Path) -> int:
     try:
         # Everybody may pass the way to their own directory, and read nothing on it.
         folder.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        _make(folder.parent, 0o711)
-        _make(folder, 0o700)
+        make_folder(folder.parent, 0o711)
+        _check_way(os.lstat(folder.parent), folder.parent)
+        make_folder(folder, 0o700)
         found = os.lstat(folder)
         _check_folder(found, folder)
         # The lock is held, so a socket file here is a dead daemon's; anything else is not ours to delete.
@@ -78,7 +79,7 @@ def let_in(path: Path, uids: Sequence[int]) -> str | None:
     return None
 
 
-def _make(folder: Path, mode: int) -> None:
+def make_folder(folder: Path, mode: int) -> None:
     """A new directory of exactly this mode, whatever the process's mask; one that is there stays as it is."""
     try:
         folder.mkdir(mode=0o700)
@@ -112,12 +113,23 @@ def _has_group(found: os.stat_result) -> bool:
 
 def _check_folder(found: os.stat_result, folder: Path) -> None:
     """Who can write here could replace the socket by one of their own."""
-    if not stat.S_ISDIR(found.st_mode):
-        raise EndpointError(f"{folder} is no directory; move it away")
-    if found.st_uid not in (0, os.getuid()):
-        raise EndpointError(f"{folder} belongs to uid {found.st_uid}; expected root or uid {os.getuid()}")
+    _check_owner(found, folder)
     # With an access list the group bits are its mask, not a right of anybody's.
     if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_uid != os.getuid()):
         raise EndpointError(f"{folder} can be written by others; chmod go-w {folder}")
     if found.st_mode & stat.S_IWGRP:
         raise EndpointError(f"{folder} can be written by its group; chmod g-w {folder}")
+
+
+def _check_way(found: os.stat_result, folder: Path) -> None:
+    """Who can write in the directory above could rename ours, unless only owners may there, as in /tmp."""
+    _check_owner(found, folder)
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise EndpointError(f"{folder} can be written by others; chmod go-w {folder}")
+
+
+def _check_owner(found: os.stat_result, folder: Path) -> None:
+    if not stat.S_ISDIR(found.st_mode):
+        raise EndpointError(f"{folder} is no directory; move it away")
+    if found.st_uid not in (0, os.getuid()):
+        raise EndpointError(f"{folder} belongs to uid {found.st_uid}; expected root or uid {os.getuid()}")

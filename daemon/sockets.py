@@ -7,7 +7,6 @@ Does not: understand messages, or decide who may come in (rights.py).
 
 from __future__ import annotations
 
-import resource
 import select
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -15,41 +14,39 @@ from typing import NamedTuple
 
 import zmq
 
-from ..clients.places import endpoint_path
 from ..profiles.board import resident_bytes
 from .config import Limits
+from .descriptors import connections_total_max
 from .door import Door, Place
 from .guard import MemoryGuard
+from .listener import Listener as Listener
+from .listener import places
 from .memory import give_back
 from .rights import IPC, TCP, Rights, TenantConfig
 from .runtime_lock import AlreadyRunning as AlreadyRunning
 from .runtime_lock import RuntimeLock as RuntimeLock
 from .socket_modes import EndpointError as EndpointError
-from .zap import ADDRESS, Doorkeeper
+from .zap import ADDRESS, Doorkeeper, Rejected
 
 # A message has a route, perhaps an empty delimiter (REQ), a header and at most one tensor; more parts are dropped.
 PARTS_MAX = 4
 # The first byte of a route: by which of a tenant's doors it came, and whether it is REQ's.
-_KINDS = {IPC: (b"D", b"R"), TCP: (b"d", b"r")}
-_TRANSPORT = {kind: transport for transport, kinds in _KINDS.items() for kind in kinds}
+_KINDS = {IPC: (b"D", b"R"), TCP: (b"d", b"r"), "other tcp": (b"o", b"q")}
+_SLOT = {kind: slot for slot, kinds in _KINDS.items() for kind in kinds}
+# Two for tcp: while the daemon's key is changed, the old one and the next each have a port.
+_SLOTS = {IPC: (IPC,), TCP: (TCP, "other tcp")}
 _REQ = frozenset(kinds[1] for kinds in _KINDS.values())
 # As plain numbers: pyzmq's flags are enums, and `&` or `|` of those takes a microsecond for every part of a message.
 _POLLIN, _DONTWAIT, _SNDMORE = int(zmq.POLLIN), int(zmq.DONTWAIT), int(zmq.SNDMORE | zmq.DONTWAIT)
 # Handshakes answered in one turn: 0.1 ms each (0.75 with CURVE, most of it the library's), so that requests go on.
 HANDSHAKES_MAX = 8
-# Descriptors the daemon needs beside connections; and per door: socket, monitor and its other end, listener.
-DESCRIPTORS_KEPT, DESCRIPTORS_PER_DOOR, DESCRIPTORS_MAX = 128, 6, 65_536
+# Messages of those whose rights have ended, after which their endpoint's connections are dropped: theirs cannot be
+# dropped alone, everybody else's is back at once, and theirs is denied.
+UNWELCOME_MAX = 16
 # How often memory is looked at while somebody is connected, and how soon again once it grows.
 LOOK_US, LOOK_AGAIN_US = 50_000, 5_000
 REFRESH_US = 1_000_000
 NEVER_US = 2**62
-
-
-class Listener(NamedTuple):
-    """For tenants over tcp: `tcp://HOST`, to which each one's port is added, and the daemon's secret key."""
-
-    host: str
-    secret_key: bytes
 
 
 class Arrived(NamedTuple):
@@ -61,10 +58,14 @@ class Arrived(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What there is to do beside messages: lines to log, and (tenant, route) of users whose rights have ended."""
+    """What there is to do beside messages: lines to log, and (tenant, route) of users whose rights have ended.
+
+    `rejected`: strangers who were turned away, for the audit log.
+    """
 
     notes: list[str]
     lost: list[tuple[str, bytes]]
+    rejected: list[Rejected]
 
 
 class Endpoints:
@@ -82,10 +83,11 @@ class Endpoints:
         self._directory = directory
         self._limits = limits
         self._rights = rights
-        self._tcp = tcp
+        # Of tcp, from the next `change` on.
+        self.tcp = tcp
         self._context = zmq.Context(io_threads=1)
         # Each door is three sockets to the library: its own, and both ends of its monitor.
-        self._context.set(zmq.MAX_SOCKETS, max(1023, 6 * limits.tenants_max + 16))
+        self._context.set(zmq.MAX_SOCKETS, max(1023, 9 * limits.tenants_max + 16))
         self._doors: dict[tuple[str, str], Door] = {}
         self._poller: zmq.Poller | None = None
         self._paused: dict[str, int] = {}
@@ -94,7 +96,8 @@ class Endpoints:
         self._keeper = Doorkeeper(rights)
         self._to_give_back = False
         self._memory = MemoryGuard(limits.memory_growth_bytes_max)
-        self._connections_max = _connections_max(limits, 2 * len(tenants))
+        door_count = sum(len(places(directory, tenant, tcp)) for tenant in tenants)
+        self._connections_max = connections_total_max(limits, door_count)
         self._due_us = self._refresh_us = self._look_us = 0
         self._generation = rights.generation
         # Before any door: without an answer nobody comes in.
@@ -108,9 +111,13 @@ class Endpoints:
             self.close()
             raise
 
-    def allows(self, tenant: str, user: str) -> bool:
-        """Whether a message of this user may be read; asked for every one."""
-        return self._rights.allows(tenant, user)
+    def allows(self, door: Door, user: str) -> bool:
+        """Whether a message of this user that came by this door may be read; asked for every one."""
+        if self._rights.allows(door.tenant, user):
+            return True
+        door.unwelcome_count += 1
+        self._due_us = 0 if door.unwelcome_count >= UNWELCOME_MAX else self._due_us
+        return False
 
     def doors(self) -> list[Door]:
         """Those that may be read just now."""
@@ -118,9 +125,9 @@ class Endpoints:
             return list(self._doors.values())
         return [door for door in self._doors.values() if door.tenant not in self._paused]
 
-    def door(self, tenant: str, transport: str = IPC) -> Door:
+    def door(self, tenant: str, slot: str = IPC) -> Door:
         """One door. Raises KeyError: there is none."""
-        return self._doors[tenant, transport]
+        return self._doors[tenant, slot]
 
     def notes(self) -> list[str]:
         """What the operator should know of how doors were bound; told once."""
@@ -147,21 +154,15 @@ class Endpoints:
         self._limits = limits
         names = {tenant.name: tenant for tenant in tenants}
         for tenant in tenants:
-            for transport in (IPC, TCP):
-                known = self._doors.get((tenant.name, transport))
-                place = self._place(tenant, transport)
-                if known is not None and place is not None and known.place != place:
-                    # Another port: it cannot have both.
-                    self._shut_for_good(tenant.name, transport)
             self._open(tenant)
         self._rights.change(tenants, wall_s)
-        for (name, transport), door in list(self._doors.items()):
+        for (name, slot), door in list(self._doors.items()):
             stays = names.get(name)
-            if stays is None or self._place(stays, transport) is None:
-                self._shut_for_good(name, transport)
+            if stays is None or door.place not in places(self._directory, stays, self.tcp):
+                self._shut_for_good(name, slot)
             else:
                 door.change(stays, limits)
-        self._connections_max = _connections_max(limits, len(self._doors))
+        self._connections_max = connections_total_max(limits, len(self._doors))
         self._due_us = 0
 
     def pause(self, tenant: str, until_us: int) -> None:
@@ -185,6 +186,10 @@ class Endpoints:
     def attend(self, now_us: int, wall_s: float) -> Attended:
         """Answer handshakes, count connections, shut and open doors, let keys begin and end."""
         notes: list[str] = []
+        if now_us >= self._refresh_us:
+            # First, for handshakes: a key may have ended while nobody was connected.
+            self._rights.refresh(wall_s)
+            self._refresh_us = now_us + REFRESH_US
         self._handshakes(now_us, notes)
         for fd, _ in self._monitors.poll(0):
             self._by_monitor[fd].unread = True
@@ -192,25 +197,24 @@ class Endpoints:
         for door in doors:
             _add(notes, door.attend(now_us) if door.unread else None)
             _add(notes, door.reopen(now_us))
+            if door.unwelcome_count >= UNWELCOME_MAX and not door.guard.closed:
+                notes.append(door.shut(now_us, "somebody whose rights have ended goes on sending"))
         while (total := sum([len(door.guard.fds) for door in doors])) > self._connections_max:
             fullest = max(doors, key=lambda door: len(door.guard.fds))
             notes.append(fullest.shut(now_us, f"the most of {total} connections (connections_total_max)"))
         if now_us >= self._look_us:
             self._look(now_us, doors, notes)
-        if now_us >= self._refresh_us:
-            self._rights.refresh(wall_s)
-            self._refresh_us = now_us + REFRESH_US
         for tenant in [name for name, until_us in self._paused.items() if now_us >= until_us]:
             self._go_on(tenant)
         self._due_us = self._next_us(doors)
-        return Attended(notes, self._lost())
+        return Attended(notes, self._lost(), self._keeper.take_rejected())
 
     # ---- messages
 
     def receive(self, door: Door, count_max: int) -> Iterator[Arrived]:
         """What has arrived at a door, at most `count_max` messages; tensors are not copied."""
         socket = door.socket
-        dealer, req = _KINDS[door.transport]
+        dealer, req = _KINDS[door.slot]
         for position in range(count_max):
             # The first is there, the poller said so. Whether there are more is asked: that is cheaper than being told
             # by an exception, which every turn would end with.
@@ -243,7 +247,7 @@ class Endpoints:
     def send(self, tenant: str, route: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Hand a message to the socket; False when its reader is gone or too slow (the answer stays fetchable)."""
         kind = route[:1]
-        door = self._doors.get((tenant, _TRANSPORT[kind]))
+        door = self._doors.get((tenant, _SLOT[kind]))
         if door is None:
             return False
         socket = door.socket
@@ -274,28 +278,31 @@ class Endpoints:
 
     def _open(self, tenant: TenantConfig) -> None:
         """Bind what this tenant has no door for yet."""
-        for transport in (IPC, TCP):
-            place = self._place(tenant, transport)
-            if place is None or (tenant.name, transport) in self._doors:
+        wanted, doors = places(self._directory, tenant, self.tcp), self._of(tenant.name)
+        for place in wanted:
+            if place in [door.place for door in doors]:
                 continue
+            slot = self._free_slot(tenant.name, place, wanted)
             door = Door(self._context, tenant, place, self._limits)
-            self._doors[tenant.name, transport] = door
+            door.slot = slot
+            self._doors[tenant.name, slot] = door
             fd = int(door.monitor.getsockopt(zmq.FD))
             self._monitors.register(fd, select.EPOLLIN)
             self._by_monitor[fd] = door
             if self._poller is not None:
                 self._poller.register(door.socket, zmq.POLLIN)
 
-    def _place(self, tenant: TenantConfig, transport: str) -> Place | None:
-        if transport == IPC:
-            return Place(IPC, str(endpoint_path(self._directory, tenant.name)))
-        # Also without a key: who is connected when the last one is revoked is told so.
-        if self._tcp is None or tenant.tcp_port is None:
-            return None
-        return Place(TCP, f"{self._tcp.host}:{tenant.tcp_port}", self._tcp.secret_key)
+    def _free_slot(self, tenant: str, place: Place, wanted: Sequence[Place]) -> str:
+        """For one more door; where all are taken, one that is wanted no more gives way to it."""
+        slots = _SLOTS[place.transport]
+        free = [slot for slot in slots if (tenant, slot) not in self._doors]
+        if not free:
+            free = [slot for slot in slots if self._doors[tenant, slot].place not in wanted]
+            self._shut_for_good(tenant, free[0])
+        return free[0]
 
-    def _shut_for_good(self, tenant: str, transport: str) -> None:
-        door = self._doors.pop((tenant, transport))
+    def _shut_for_good(self, tenant: str, slot: str) -> None:
+        door = self._doors.pop((tenant, slot))
         if self._poller is not None and tenant not in self._paused:
             self._poller.unregister(door.socket)
         if not self._of(tenant):
@@ -340,8 +347,11 @@ class Endpoints:
             return
         self._look_us = now_us + LOOK_AGAIN_US
         by_name = {repr(door): door for door in doors}
-        suspects = self._memory.suspects(resident, {name: door.look() for name, door in by_name.items()})
-        said = "memory grows while it sends what is no whole message"
+        intakes = {name: door.look() for name, door in by_name.items()}
+        said, suspects = "memory grows while it does not take its answers", self._memory.slow(intakes)
+        if not suspects:
+            suspects = self._memory.suspects(resident, intakes)
+            said = "memory grows while it sends what is no whole message"
         notes += [by_name[name].shut(now_us, said) for name in suspects]
         if suspects:
             self._look_us, self._to_give_back = now_us + LOOK_US, True
@@ -375,24 +385,6 @@ def _user_of(frame: zmq.Frame) -> str:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:
         return ""
-
-
-def _connections_max(limits: Limits, door_count: int) -> int:
-    """How many connections all doors may have together, after the limit on descriptors was raised as far as it goes.
-
-    Raises EndpointError: there are not enough descriptors for these tenants at all.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
-    if wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    free = soft - DESCRIPTORS_KEPT - DESCRIPTORS_PER_DOOR * door_count
-    if free < door_count:
-        needed = soft - free + door_count
-        raise EndpointError(f"{soft} open files are too few for {door_count} endpoints; raise LimitNOFILE to {needed}")
-    # Half, for connections come faster than they are counted.
-    return min(limits.connections_total_max, max(1, free // 2))
 
 
 def _add(notes: list[str], line: str | None) -> None:

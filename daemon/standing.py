@@ -3,8 +3,8 @@
 Role: what was learnt while serving. Audits (answers run again to the last exit) and labels that tenants send feed an
 alarm each; answers that deadlines or energy forced out early are paid from what the certificate holds in reserve.
 Flow: `daemon/audits.py` -> `audited`; feedback -> `labelled`; every answer under a plan -> `keeps`. Once an alarm has
-fired the certificate is withdrawn, for a shift does not go away by itself; a daemon that starts again, as it does to
-take in a new calibration, begins anew.
+fired the certificate is withdrawn, for a shift does not go away by itself, nor with a restart (`withdrawn_list.py`);
+a daemon that starts again with a new calibration begins anew.
 
 Does not: choose plans or audits.
 """
@@ -24,7 +24,9 @@ CLAIMS_MAX = 256
 class Standing:
     """One tenant's certificates for one network."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, withdrawn: bool = False) -> None:
+        """`withdrawn`: an alarm had fired already when the daemon began."""
+        self._before = withdrawn
         self._audits = DriftAlarm()
         self._labels = DriftAlarm(false_alarms=LABELS_FALSE_ALARMS)
         self._audited = self._differed = self._skipped = 0
@@ -35,7 +37,7 @@ class Standing:
     @property
     def withdrawn(self) -> bool:
         """Whether an alarm has fired: no certificate holds for these inputs any more."""
-        return self._audits.fired or self._labels.fired
+        return self._before or self._audits.fired or self._labels.fired
 
     def audited(self, *, differs: bool, miss_max: float) -> bool:
         """An answer was looked at again; `miss_max`: how often it may differ. True when this fires the alarm."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..exits import state_files
-from .audit_log import files, read_audit
+from .audit_log import look_through
 from .counters import CountersDamaged, decoded
 from .keeping import AUDIT, COUNTERS, SLOT_BYTES, directory_fault
 from .slot_file import peek
@@ -46,7 +46,7 @@ def _counters(state: Path) -> list[Part]:
     if not path.exists():
         return []
     try:
-        totals = decoded(peek(path, slot_bytes=SLOT_BYTES))
+        totals = decoded(peek(path, slot_bytes=SLOT_BYTES)).totals
     except CountersDamaged as error:
         return [Part("tenants' counters", f"{path}: {error}", "move the file away: the daemon begins new ones")]
     energy_j = sum(one.energy_mj for one in totals) / 1000
@@ -56,8 +56,7 @@ def _counters(state: Path) -> list[Part]:
 
 
 def _audit(state: Path) -> list[Part]:
-    told = [read_audit(path) for path in files(state / AUDIT)]
-    faults = [one.fault for one in told if one.fault]
+    count, faults = look_through(state / AUDIT)
     if faults:
         return [Part("audit log", faults[0], "look at it: it is kept as it is, and the log goes on after it")]
-    return [Part("audit log", f"{sum(len(one.entries) for one in told)} lines, unbroken")] if told else []
+    return [Part("audit log", f"{count} lines, unbroken")] if count else []

@@ -12,12 +12,11 @@ Does not: read clocks (times are passed in), block, or decide what runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
-import msgspec
-
 from ..policies.view import NEVER_US, Run
-from ..profiles.schema import Device, Profile
+from ..profiles.schema import Device, Profile, ProfileError, parse_profile
 from .config import Config
 from .pipe import Drop, Failed, Loaded, Measure, Measured, PipeClosed, Post, ToFront, Up
 from .records import ExitDone, Payload
@@ -64,6 +63,7 @@ class Supervisor:
         self._notes: list[str] = []
         self._unneeded: list[int] = []
         self._took_us = 1_000_000
+        self._has_been_ready = self._measured_some = False
         self._retry_us = 0
         self._deaths_in_a_row = 0
 
@@ -72,7 +72,7 @@ class Supervisor:
     def start(self, now_us: int) -> None:
         """Start a worker process and tell it what to load. Raises OSError."""
         self._worker = self._make(self._config, self.hosted, now_us)
-        self.state = "starting"
+        self.state, self._measured_some = "starting", False
 
     def stop(self) -> None:
         """End all workers: closing the pipe lets them finish; those that do not are killed, and not waited for long."""
@@ -86,12 +86,22 @@ class Supervisor:
 
     def retire(self, now_us: int) -> None:
         """It is not wanted any more: end all workers; `tick` sees them gone."""
-        for worker in (self._spare, self._worker):
-            if worker is not None:
-                self._let_go(worker, now_us)
-        self._worker = self._spare = None
-        self._wants_spare = False
+        self.spare_no_more(now_us)
+        if self._worker is not None:
+            self._let_go(self._worker, now_us)
+        self._worker = None
         self.state, self._retry_us = "waiting", NEVER_US
+
+    def spare_no_more(self, now_us: int) -> None:
+        """End the spare; there is to be none."""
+        if self._spare is not None:
+            self._let_go(self._spare, now_us)
+        self._spare, self._wants_spare = None, False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether worker after worker has died without doing anything."""
+        return self._deaths_in_a_row > 1
 
     def kill(self) -> None:
         """Kill the worker process at once; `receive` then reports it lost."""
@@ -166,7 +176,14 @@ class Supervisor:
         return notes
 
     def _late_us(self, worker: WorkerProcess) -> int:
-        return worker.started_us + self._config.limits.start_ms_max * 1000
+        """When a worker that starts is given up. One that hangs then should not cost what a first start may."""
+        limits = self._config.limits
+        allowed_us = limits.start_ms_max * 1000
+        if self._has_been_ready and worker.started_here:
+            usual_us = max(limits.restart_ms_min * 1000, int(limits.run_factor_max * self._took_us))
+            # If it is not a hang but a machine that has become slow, the next has twice the time.
+            allowed_us = min(allowed_us, usual_us << min(max(0, self._deaths_in_a_row - 1), 20))
+        return worker.started_us + allowed_us
 
     @property
     def dying(self) -> bool:
@@ -181,7 +198,8 @@ class Supervisor:
         for worker in list(self._ended):
             if worker.gone():
                 self._ended.remove(worker)
-                self._notes.append(f"worker {worker.pid}: {worker.said()}")
+                if said := worker.said():
+                    self._notes.append(f"worker {worker.pid}: {said}")
             elif not worker.abandoned and now_us >= worker.killed_us + self._config.limits.abandon_ms * 1000:
                 worker.abandoned = True
                 self.abandoned += 1
@@ -244,13 +262,20 @@ class Supervisor:
             self.device = message.device
         elif isinstance(message, Failed):
             raise WorkerFailed(f"network {message.name!r}: {message.message}" if message.name else message.message)
-        elif isinstance(message, Loaded):
-            self._loaded(message.name, find)
-        elif isinstance(message, Measured):
-            self._have(message.name, msgspec.json.decode(message.profile, type=Profile))
+        elif isinstance(message, Loaded | Measured):
+            if message.name not in self.hosted or self.device is None:
+                raise WorkerFailed(f"it spoke of network {message.name!r:.80}, which it was not told to load")
+            if isinstance(message, Loaded):
+                self._loaded(message.name, self.device, find)
+            else:
+                self._have(message.name, self._measured(message))
+                self._measured_some = True
         if self._worker is None or self._worker.missing or self.state == "ready":
             return False
-        self.state, self._took_us = "ready", now_us - self._worker.started_us
+        self.state, self._has_been_ready = "ready", True
+        if not self._measured_some:
+            # What the next will take, which has nothing to measure.
+            self._took_us = now_us - self._worker.started_us
         self._spare_us = now_us
         return True
 
@@ -287,10 +312,20 @@ class Supervisor:
         self._deaths_in_a_row = 0
         return whole
 
-    def _loaded(self, name: str, find: FindProfile) -> None:
-        assert self.device is not None, "a worker says what it is before it loads"
+    def _measured(self, message: Measured) -> Profile:
+        """The profile it took. Raises WorkerFailed: it is none of this network."""
+        try:
+            profile = parse_profile(message.profile, Path(f"what it measured of {message.name}"))
+        except ProfileError as error:
+            raise WorkerFailed(str(error)) from error
+        exits, found = len(self.hosted[message.name].bundle.manifest.exits), len(profile.exits)
+        if found != exits:
+            raise WorkerFailed(f"what it measured of {message.name} has {found} exits; expected {exits}")
+        return profile
+
+    def _loaded(self, name: str, device: Device, find: FindProfile) -> None:
         assert self._worker is not None
-        profile = self.profiles.get(name) or find(self.hosted[name], self.device)
+        profile = self.profiles.get(name) or find(self.hosted[name], device)
         if profile is not None:
             self._have(name, profile)
         elif self._config.profile == "require":

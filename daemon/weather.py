@@ -148,7 +148,7 @@ def _runs(records: Iterable[Record]) -> tuple[list[_Ran], int]:
     last_us = ended_us = 0
     for record in records:
         if isinstance(record, NetworkNoted):
-            costs[record.name] = record.costs
+            costs[record.known_as] = record.costs
         elif isinstance(record, Submitted):
             zero_us = record.now_us if zero_us is None else zero_us
         elif isinstance(record, Chosen) and record.run is not None:

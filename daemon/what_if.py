@@ -12,7 +12,7 @@ another profile is as slow as that says. Does not: simulate (`simulate.py`), or 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from random import Random
@@ -167,8 +167,9 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
             is to serve at an exit that no network has.
     """
     setup = change.setup(replayed.opened.setup)
-    networks = {name: _served(noted, setup, change.profile) for name, noted in replayed.networks.items()}
-    if change.profile is not None and change.profile.network not in networks:
+    networks = {key: _served(noted, setup, change.profile) for key, noted in replayed.networks.items()}
+    changed = _keys(replayed, change.profile)
+    if change.profile is not None and not changed:
         raise JournalError(
             f"the profile is of network {change.profile.network!r}; the journal has {', '.join(networks) or 'none'}"
         )
@@ -178,7 +179,7 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
     # What the daemon itself was told stays as it was, right or wrong.
     if fault and setup != replayed.opened.setup:
         raise JournalError(fault)
-    noise = noise_of(recording, replayed.networks, but=None if change.profile is None else change.profile.network)
+    noise = noise_of(recording, replayed.networks, but=changed)
     simulation = Simulation(
         list(networks.values()),
         seed=seed,
@@ -190,9 +191,9 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
         check=False,
         server=core,
     )
-    if change.profile is not None:
+    for key in changed:
         # As fast as its new profile says, on a device that is as unsteady as ever.
-        simulation.strays[change.profile.network] = Noise(replace(noise, steps=()), Random(seed))
+        simulation.strays[key] = Noise(replace(noise, steps=()), Random(seed))
     ids = [
         simulation.ask(came.when_us, came.tenant, came.bounds, came.network, sample=came.row) for came in recording.came
     ]
@@ -203,16 +204,25 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
     return simulation
 
 
-def noise_of(recording: Recording, networks: Mapping[str, NetworkNoted], *, but: str | None = None) -> NoiseSpec:
+def _keys(replayed: Replayed, profile: Profile | None) -> frozenset[str]:
+    """What the network with this profile was called: by more than one name where it was swapped, or a tenant's own."""
+    if profile is None:
+        return frozenset()
+    return frozenset(key for key, noted in replayed.networks.items() if noted.name == profile.network)
+
+
+def noise_of(
+    recording: Recording, networks: Mapping[str, NetworkNoted], *, but: Collection[str] = frozenset()
+) -> NoiseSpec:
     """Jitter as it was within single seconds, and the device's mean slowdown in each of them.
 
-    `but`: a network whose times say nothing of the slowdown, as its profile is to be another.
+    `but`: networks whose times say nothing of the slowdown, as their profile is to be another.
     """
     spread, freedoms = 0.0, 0
     for count, _, logs, squares in recording.steps.values():
         spread += max(0.0, squares - logs * logs / count)
         freedoms += count - 1
-    steps = tuple(_slowdowns([cell for cell in recording.steps if cell.network != but], recording, networks))
+    steps = tuple(_slowdowns([cell for cell in recording.steps if cell.network not in but], recording, networks))
     return NoiseSpec(sigma=math.sqrt(spread / freedoms) if freedoms else 0.0, steps=steps)
 
 
@@ -235,7 +245,9 @@ def _slowdowns(
 
 def _served(noted: NetworkNoted, setup: Setup, profile: Profile | None) -> Served:
     """A network as it was served; with a profile of it, at that one's costs, and gates for the exits they leave."""
+    # Each as a network of its own: the simulation knows no versions, and then nobody waited for one of them to go.
     served = served_of(noted, setup)
+    served.name = served.key
     if profile is None or profile.network != noted.name:
         return served
     accuracy = noted.costs.accuracy

@@ -41,6 +41,8 @@ from .worker_service import Alive, begin, connect
 
 # After a fault of the device nothing it says can be trusted: end, and let the front start a fresh process.
 EXIT_DEVICE = 70
+# The front's (loop.py): runs are told until when they may go on by it.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -185,7 +187,7 @@ def _warm_up(loaded: Loaded[object], bundle: Bundle, batch_max: int) -> None:
 
 
 def _clock_us() -> int:
-    return time.monotonic_ns() // 1000
+    return time.clock_gettime_ns(CLOCK) // 1000
 
 
 def main(arguments: list[str]) -> int:

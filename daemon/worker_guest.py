@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .config import Config
-from .pipe import Begin, Pipe, ToFront
+from .pipe import Begin, Pipe, PipeClosed, ToFront
 from .socket_modes import EndpointError, let_in, prepare
 from .toml_file import ConfigError
 from .worker_process import Hosted, WorkerProcess
@@ -87,6 +87,8 @@ class WorkerDoor:
 class WorkerGuest(WorkerProcess):
     """A worker that has come, or is still waited for."""
 
+    started_here = False
+
     def __init__(self, door: WorkerDoor, config: Config, hosted: Mapping[str, Hosted], now_us: int) -> None:
         self._door = door
         self._pid = 0
@@ -98,11 +100,17 @@ class WorkerGuest(WorkerProcess):
         """Nothing to start: it comes when it comes."""
 
     def _let_in(self) -> bool:
-        """Take in a worker if one has come. Raises PipeClosed where it is gone again."""
-        come = self._door.accept()
-        if come is None:
-            return False
-        connection, self._pid = come
+        """Take in a worker if one has come; those that came and are gone again were nobody's, and the next may do."""
+        while (come := self._door.accept()) is not None:
+            with contextlib.suppress(PipeClosed):
+                return self._welcome(*come)
+            self.end(self.killed_us)
+            self._let_go()
+        return False
+
+    def _welcome(self, connection: socket.socket, pid: int) -> bool:
+        """Tell it what it would have been started with. Raises PipeClosed where it is gone."""
+        self._pid = pid
         self._came = True
         self._pipe = Pipe.of(connection)
         with contextlib.suppress(OSError):
@@ -116,6 +124,13 @@ class WorkerGuest(WorkerProcess):
             os.close(theirs)
         self._tell()
         return True
+
+    def _let_go(self) -> None:
+        """Wait for another."""
+        self._came, self._pid = False, 0
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     # ---- life
 
@@ -152,8 +167,8 @@ class WorkerGuest(WorkerProcess):
         return False
 
     def said(self) -> str:
-        """That it has ended; how, its own service manager knows."""
-        return "it ended; `journalctl -u 'delen-engine@*'` says how" if self.gone() else ""
+        """That it has ended, if it ever came; how, its own service manager knows."""
+        return "it ended; `journalctl -u 'delen-engine@*'` says how" if self._came and self.gone() else ""
 
     def _ended(self, wait_ms: int) -> bool:
         poller = select.poll()

@@ -24,6 +24,9 @@ from .config import Config
 from .pipe import Attach, Drop, Load, Measure, Pipe, PipeClosed, Post, ToFront
 from .records import ExitDone, Payload
 
+# No step takes an hour; a worker that says so is not in its right mind.
+TOOK_US_MAX = 3_600_000_000
+
 
 @dataclass(eq=False)
 class Hosted:
@@ -37,8 +40,15 @@ class Hosted:
 class WorkerProcess:
     """A worker that was started at `started_us`; `missing`: the networks it has not loaded yet."""
 
-    def __init__(self, config: Config, hosted: Mapping[str, Hosted], now_us: int) -> None:
-        """Start it and tell it what to load. Raises OSError where no process can be started."""
+    # Else nobody here knows when it begins.
+    started_here = True
+
+    def __init__(self, config: Config, hosted: Mapping[str, Hosted], now_us: int, *, voice: int | None = None) -> None:
+        """Start it and tell it what to load. Raises OSError where no process can be started.
+
+        `voice`: descriptor that it says its words to, see `worker_words.py`; None: to where this process does.
+        """
+        self._voice = voice
         self.started_us = now_us
         self.killed_us = 0
         self.abandoned = False
@@ -56,7 +66,13 @@ class WorkerProcess:
         command = [sys.executable, "-m", "delen.daemon.worker", str(theirs.fileno()), settings]
         try:
             with theirs:
-                self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._voice,
+                    stderr=self._voice,
+                )
         except OSError:
             self._pipe.close()
             raise
@@ -163,7 +179,7 @@ class WorkerProcess:
         if not 0 <= done.exit < exits or count > rows_max:
             raise PipeClosed
         for step in done.steps:
-            if not (0 <= step.index < exits and 0 < step.batch <= rows_max):
+            if not (0 <= step.index < exits and 0 < step.batch <= rows_max and 0 <= step.took_us < TOOK_US_MAX):
                 raise PipeClosed
         for row in done.rows:
             # A confidence that is none (NaN too) would be handed to tenants as an answer.

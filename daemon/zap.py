@@ -2,7 +2,8 @@
 
 Role: frames of one request to frames of its reply, by `Rights`; and a log of denials that a flood cannot fill: one line
 per tenant and peer in ten seconds, with a count. Answers leave in the daemon's one loop, so there is no thread that
-could hang apart from it. Does not: touch sockets or clocks.
+could hang apart from it. For the audit log, which nobody must be able to fill, there are fewer still: of each endpoint
+one, and the next after twice the time. Does not: touch sockets or clocks.
 
 Runs once per connection: what is revoked later is noticed at its next message, by `Rights.allows`.
 """
@@ -10,6 +11,7 @@ Runs once per connection: what is revoked later is noticed at its next message, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .rights import Rights
 
@@ -18,6 +20,8 @@ VERSION = b"1.0"
 # Peers that are told apart in the log; all others share a line.
 DENIED_MAX = 256
 QUIET_US = 10_000_000
+# Between two lines of audit of one endpoint; an hour at the most, and as much of calm makes it begin anew.
+AUDIT_US_MAX = 3_600_000_000
 # [identity] [empty] version, request id, domain, address, routing id, mechanism, credentials...
 _FRAMES_MIN = 8
 
@@ -52,12 +56,42 @@ class Denials:
             self._held.pop(key, None)
 
 
+class Rejected(NamedTuple):
+    """Somebody was turned away at an endpoint, with `times` others since that was last told."""
+
+    endpoint: str
+    reason: str
+    times: int
+
+
+class Rejections:
+    """Who was turned away where, for the audit log: of an endpoint that is knocked at all day a few lines a day."""
+
+    def __init__(self) -> None:
+        self._due_us: dict[str, int] = {}
+        self._gap_us: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+
+    def note(self, now_us: int, domain: str, reason: str) -> Rejected | None:
+        """What to tell now; None: it is counted. Endpoints are the operator's, so there are not too many of them."""
+        due_us = self._due_us.get(domain)
+        if due_us is not None and now_us < due_us:
+            self._held[domain] = self._held.get(domain, 0) + 1
+            return None
+        again = due_us is not None and now_us < due_us + AUDIT_US_MAX
+        gap_us = min(2 * self._gap_us[domain], AUDIT_US_MAX) if again else QUIET_US
+        self._gap_us[domain], self._due_us[domain] = gap_us, now_us + gap_us
+        return Rejected(domain, reason, 1 + self._held.pop(domain, 0))
+
+
 class Doorkeeper:
     """Answers handshakes."""
 
     def __init__(self, rights: Rights) -> None:
         self._rights = rights
         self._denials = Denials()
+        self._rejections = Rejections()
+        self._rejected: list[Rejected] = []
         self.admitted = self.denied = 0
 
     def answer(self, now_us: int, frames: Sequence[bytes]) -> tuple[list[bytes] | None, str | None]:
@@ -73,5 +107,15 @@ class Doorkeeper:
             return [*route, VERSION, request_id, b"200", b"OK", verdict.user.encode(), b""], None
         self.denied += 1
         line = self._denials.note(now_us, domain, verdict.reason)
+        rejected = self._rejections.note(now_us, domain, verdict.reason)
+        if rejected is not None:
+            self._rejected.append(rejected)
         # The reason is the operator's to read; a stranger learns nothing from it.
         return [*route, VERSION, request_id, b"400", b"denied", b"", b""], line
+
+    def take_rejected(self) -> list[Rejected]:
+        """What there is for the audit log since this was asked last."""
+        rejected = self._rejected
+        if rejected:
+            self._rejected = []
+        return rejected

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .calibration_file import Calibration, CalibrationFault, read_calibration
 from .graph_file import GraphFault, Port, read_facts
@@ -25,6 +27,7 @@ MANIFEST = "network.toml"
 MANIFEST_BYTES_MAX = 256 * 1024
 # An ONNX file is one protobuf message, and those end at 2 GiB.
 FILE_BYTES_MAX = 2 * 1024**3
+PIECE_BYTES = 1024**2
 # What may lie beside the files that the manifest names: for readers, and profiles that the author measured.
 BESIDE = frozenset({"README", "README.md", "LICENSE", "LICENCE", "LICENSE.md", "LICENSE.txt", "profiles", "model.sig"})
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".npy", ".dill", ".bin", ".ckpt"})
@@ -41,16 +44,28 @@ class BundleMissing(BundleError):
     """There is none."""
 
 
+class FileTooLarge(BundleError):
+    """A file of it has more bytes than may be read."""
+
+
 class Bundle:
     """A checked bundle. `digest`: SHA-256 of its manifest, hex; since that names every file's hash, of all of it."""
 
-    def __init__(self, directory: Path, manifest: Manifest, digest: str) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, digest: str, *, file_bytes_max: int = FILE_BYTES_MAX
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.digest = digest
+        self._file_bytes_max = file_bytes_max
 
     def __repr__(self) -> str:
         return f"Bundle({self.manifest.name} {self.manifest.version}, {self.digest[:12]}, {self.directory})"
+
+    @property
+    def evidence(self) -> str:
+        """What its certificates rest on, as a digest: as long as that is the same, so are they."""
+        return self.digest
 
     def read(self, file: str) -> bytes:
         """The contents of one file that the manifest names, hashed as read.
@@ -60,7 +75,7 @@ class Bundle:
             BundleError: it cannot be read, or is not what the manifest says.
         """
         expected = self.manifest.hashes()[file]
-        data = read_plain(self.directory, file, FILE_BYTES_MAX)
+        data = read_plain(self.directory, file, self._file_bytes_max)
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
@@ -80,9 +95,11 @@ class Bundle:
             raise BundleError(f"{self.directory / entry.file}: {fault}; calibrate and export again") from fault
 
 
-def load_bundle(directory: Path) -> Bundle:
+def load_bundle(directory: Path, *, file_bytes_max: int = FILE_BYTES_MAX) -> Bundle:
     """Check a bundle completely: manifest, every file's kind, size and hash, graphs and calibration.
 
+    Args:
+        file_bytes_max: of each file, which is in memory as a whole while it is checked.
     Raises:
         BundleError: the first fault found, with the file, what was expected and what to do.
     """
@@ -94,7 +111,7 @@ def load_bundle(directory: Path) -> Bundle:
         manifest = read_manifest(raw)
     except ManifestFault as fault:
         raise BundleError(f"{directory / MANIFEST}: {fault}") from fault
-    bundle = Bundle(directory, manifest, hashlib.sha256(raw).hexdigest())
+    bundle = Bundle(directory, manifest, hashlib.sha256(raw).hexdigest(), file_bytes_max=file_bytes_max)
     _check_listing(bundle)
     before = manifest.input
     for segment, head in zip(manifest.segments, manifest.heads, strict=True):
@@ -119,7 +136,8 @@ def find_bundle(name_or_path: str, directories: Sequence[Path]) -> Path:
         BundleMissing: not there; says which networks are.
     """
     if "/" in name_or_path or name_or_path in (".", ".."):
-        path = Path(name_or_path).expanduser()
+        # Not Path.expanduser, which raises where there is no such user.
+        path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111
         if (path / MANIFEST).is_file():
             return path
         raise BundleMissing(f"{path} holds no {MANIFEST}; give a bundle's directory, or a network's name")
@@ -187,7 +205,21 @@ def read_plain(directory: Path, file: str, bytes_max: int) -> bytes:
     Raises:
         BundleError: it is missing, no plain file, has a second name, is too large, or cannot be read.
     """
-    path = directory / file
+    with _opened_plain(directory / file, bytes_max) as stream:
+        return stream.read(bytes_max)
+
+
+def hash_plain(directory: Path, file: str) -> str:
+    """SHA-256 of a plain file of the bundle, hex, with little of it in memory at a time. Raises as `read_plain`."""
+    digest = hashlib.sha256()
+    with _opened_plain(directory / file, FILE_BYTES_MAX) as stream:
+        while piece := stream.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened_plain(path: Path, bytes_max: int) -> Iterator[BinaryIO]:
     try:
         # Without O_NONBLOCK opening a fifo would wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -207,9 +239,9 @@ def read_plain(directory: Path, file: str, bytes_max: int) -> bytes:
                 f"{path} has {found.st_nlink} names (hard links); a bundle's files have one each: copy it with `cp -r`"
             )
         if found.st_size > bytes_max:
-            raise BundleError(f"{path} has {found.st_size} bytes; at most {bytes_max} are allowed")
+            raise FileTooLarge(f"{path} has {found.st_size} bytes; at most {bytes_max} are allowed")
         with os.fdopen(handle, "rb", closefd=False) as stream:
-            return stream.read(bytes_max)
+            yield stream
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; check its disk") from error
     finally:

@@ -10,6 +10,7 @@ Does not: read data sets (`data_files.py`) or choose temperatures (`calibrate.py
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +26,12 @@ from .runner import Loaded, Logits
 
 
 class Own(NamedTuple):
-    """A user's own calibration of one bundle, and where it lies."""
+    """A user's own calibration of one bundle, where it lies, and SHA-256 of its file."""
 
     calibration: Calibration
     temperatures: tuple[float, ...]
     path: Path
+    digest: str
 
 
 class CalibratedBundle(Bundle):
@@ -43,6 +45,11 @@ class CalibratedBundle(Bundle):
         )
         super().__init__(bundle.directory, replace(made.manifest, exits=exits), bundle.digest)
         self.own = own
+
+    @property
+    def evidence(self) -> str:
+        """Of the bundle and of the user's own file."""
+        return f"{self.digest} {self.own.digest}"
 
     def calibration(self) -> Calibration:
         """The user's own."""
@@ -74,7 +81,7 @@ def find_own(state: Path, bundle: Bundle) -> Own | None:
         said = f"{path} cannot be read: {error.strerror}"
         raise BundleError(f"{said}; remove it, or run delen calibrate again") from error
     try:
-        return Own(*read_own_calibration(data, len(bundle.manifest.exits)), path)
+        return Own(*read_own_calibration(data, len(bundle.manifest.exits)), path, hashlib.sha256(data).hexdigest())
     except CalibrationFault as fault:
         raise BundleError(f"{path}: {fault}; remove it, or run delen calibrate again") from fault
 

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from typing import Any, Literal
 
 import msgspec
 
 from ..clients.info import Preprocessing
 from ..clients.places import name_fault
+from ..clients.toml_text import TomlFault, parse_toml_text
 from ..clients.wire import DTYPES, RANK_MAX
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FORMAT = 1
 EXITS_MAX = 32
@@ -104,8 +99,8 @@ class Manifest(_Record, frozen=True):
 def read_manifest(raw: bytes) -> Manifest:
     """Parse and check a manifest. Raises ManifestFault."""
     try:
-        loose: dict[str, Any] = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        loose: dict[str, Any] = parse_toml_text(raw)
+    except TomlFault as error:
         raise ManifestFault(f"not TOML: {error}; it is damaged: install or export the bundle again") from error
     # First, so that a manifest of a later format is not refused for the keys that format added.
     if loose.get("format") != FORMAT:

@@ -26,6 +26,8 @@ Array: TypeAlias = npt.NDArray[Any]
 # Which of its errors exist differs between the versions that boards have, so they are collected, not named.
 _FAULTS: tuple[type[Exception], ...] = (
     MemoryError,
+    # What it says of a graph may quote names out of it that are no UTF-8, and then it cannot even say that.
+    UnicodeDecodeError,
     *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 _OUTPUTS = [OUTPUT]

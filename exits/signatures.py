@@ -26,7 +26,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 
 from ..clients.durable import write_whole
-from .bundle import FILE_BYTES_MAX, MANIFEST, SIGNATURE, Bundle, BundleError, load_bundle, read_plain
+from .bundle import FILE_BYTES_MAX, MANIFEST, SIGNATURE, Bundle, BundleError, hash_plain, load_bundle, read_plain
 from .signing_keys import SigningKeyError, curve_hash, fingerprint, read_private, read_public
 
 SIGNATURE_BYTES_MAX = 1024 * 1024
@@ -123,7 +123,7 @@ class Trust:
         self._keys = {fingerprint(key): key for key in keys}
         self.required = required
 
-    def load(self, directory: Path) -> Bundle:
+    def load(self, directory: Path, *, file_bytes_max: int = FILE_BYTES_MAX) -> Bundle:
         """Load a bundle that is signed by a trusted key, if any has to be; checked completely in either case.
 
         Raises:
@@ -131,9 +131,9 @@ class Trust:
         """
         directory = directory.absolute()
         if not self._keys or not (self.required or os.path.lexists(directory / SIGNATURE)):
-            return load_bundle(directory)
+            return load_bundle(directory, file_bytes_max=file_bytes_max)
         signed = self.verify(directory)
-        bundle = load_bundle(directory)
+        bundle = load_bundle(directory, file_bytes_max=file_bytes_max)
         # Files may have changed since they were hashed for the signature: what counts is what was loaded.
         loaded = {MANIFEST: bundle.digest, **bundle.manifest.hashes()}
         for file, digest in loaded.items():
@@ -220,7 +220,7 @@ def digests(directory: Path) -> dict[str, str]:
             continue
         if len(found) == FILES_MAX:
             raise SignatureError(f"{directory} holds more than {FILES_MAX} files; expected a bundle")
-        found[file] = hashlib.sha256(read_plain(directory, file, FILE_BYTES_MAX)).hexdigest()
+        found[file] = hash_plain(directory, file)
     return found
 
 

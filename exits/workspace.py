@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clients.info import Preprocessing
+from ..clients.toml_text import TomlFault, parse_toml_text
 from ..clients.wire import DTYPES
 from .attaching import AttachedExit, attach_described
 from .heads import HeadKind
@@ -33,12 +34,7 @@ from .manifest import TensorShape
 from .multi_exit import MultiExit
 from .torch_graph import FAULTS
 from .weights_file import WeightsError, read_weights, write_weights
-from .whole_directory import written
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .whole_directory import write_durably, written
 
 FORMAT = 1
 PLAIN = Preprocessing()
@@ -140,7 +136,7 @@ def save_workspace(workspace: Workspace, out: Path, *, replace: bool = False) ->
         FileExistsError: `out` is there and `replace` is not set, or it is no workspace.
     """
     with written(out, ATTACHED, replace=replace) as hidden:
-        (hidden / ATTACHED).write_text(_toml(workspace), "utf-8")
+        write_durably(hidden / ATTACHED, _toml(workspace).encode())
         write_weights(hidden / WEIGHTS, workspace.network.state_dict())
 
 
@@ -262,11 +258,11 @@ def _modules_here() -> Iterator[None]:
 def _read_attached(path: Path) -> _AttachedFile:
     file = path / ATTACHED
     try:
-        loose: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+        loose: dict[str, Any] = parse_toml_text(file.read_bytes())
         said = msgspec.convert(loose, _AttachedFile)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{path} has no {ATTACHED}, so it is no workspace; make one: delen attach") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (TomlFault, msgspec.ValidationError) as error:
         raise WorkspaceError(f"{file} cannot be read: {error}; correct it, or attach again") from error
     if said.format != FORMAT:
         raise WorkspaceError(f"{file}: format is {said.format}; this delen reads {FORMAT}: attach again with it")

@@ -23,8 +23,12 @@ from .fairness import Share
 from .likely import gated_path
 
 NEVER_US = 2**62
-# How fast the estimate of a run's overhead follows: one part in twenty per run; capped, since a stall is not overhead.
-HOP_GAIN, HOP_US_MAX = 0.05, 2_000.0
+# How fast the estimate of a run's overhead follows: one part in twenty per run. One run counts as so much at most, or
+# as so many times what is expected: a stall is not overhead, but on a machine that others keep busy every run has it
+# (10 to 40 ms with eight busy loops on two cores, where 0.4 ms is usual).
+HOP_GAIN, HOP_US_MAX, HOP_GROWTH = 0.05, 2_000.0, 4.0
+# Beyond the first of these it falls faster: few runs are let in then that could show that it is over.
+HOP_FALL = 0.25
 # What is derived from it is worked out again when it has moved by so much.
 HOP_MOVED = 1.5
 # Tenants may ask for any accuracy; what is remembered of their gates is bounded.
@@ -107,7 +111,9 @@ class Served:
 
     def ran(self, overhead_us: float) -> None:
         """Take note of what a run just took beside the engine's time."""
-        self.hop_us += HOP_GAIN * (min(HOP_US_MAX, max(0.0, overhead_us)) - self.hop_us)
+        counted_us = min(max(HOP_US_MAX, HOP_GROWTH * self.hop_us), max(0.0, overhead_us))
+        falls = HOP_US_MAX < self.hop_us > counted_us
+        self.hop_us += (HOP_FALL if falls else HOP_GAIN) * (counted_us - self.hop_us)
         moved = max(self.hop_us, 1.0) / self._hop_used_us
         if not 1 / HOP_MOVED < moved < HOP_MOVED:
             self._hop_used_us = max(self.hop_us, 1.0)

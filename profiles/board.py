@@ -80,6 +80,18 @@ def resident_bytes(root: Path = ROOT) -> int | None:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def memory_limit_bytes(root: Path = ROOT) -> int | None:
+    """What this process's control group may have before it is slowed down or killed; None where nobody says."""
+    found: list[int] = []
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        place = root / "sys/fs/cgroup" / ("memory" if controllers == "memory" else "") / path.lstrip("/")
+        names = {"": ("memory.high", "memory.max"), "memory": ("memory.limit_in_bytes",)}.get(controllers, ())
+        found += [int(text) for name in names if (text := (_text(place / name) or "").strip()).isdigit()]
+    # The first version writes a number beyond any memory where there is no limit.
+    return min((limit for limit in found if limit < 2**60), default=None)
+
+
 def _board_name(root: Path) -> str:
     model = _text(root / "proc/device-tree/model")
     if model:

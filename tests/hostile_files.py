@@ -172,7 +172,9 @@ def _named(name: str, directory: Path) -> None:
     edit(directory, f'file = "{GRAPH}"', f'file = "{name}"')
 
 
-NAMES: Mapping[str, tuple[Damage, str]] = {repr(name): (partial(_named, name), "plain name") for name in _PATHS}
+NAMES: Mapping[str, tuple[Damage, str]] = {
+    repr(name): (partial(_named, name), "which no name" if "u0000" in name else "plain name") for name in _PATHS
+}
 
 
 def _members() -> dict[str, bytes]:

@@ -56,7 +56,7 @@ def sources() -> tuple[Source, ...]:
 
 @cache
 def house_tests() -> tuple[Source, ...]:
-    return tuple(_read(path) for path in sorted((ROOT / "tests").glob("*.py")))
+    return tuple(_read(path) for path in sorted((ROOT / "tests").rglob("*.py")))
 
 
 def _read(path: Path) -> Source:

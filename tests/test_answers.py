@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from delen.clients.wire import VERSION, Failure, Infer, TensorSpec
-from delen.daemon.answers import Answers
+from delen.daemon.answers import ROUTES_MAX, Answers, mark_of
 from delen.daemon.config import Limits
 
 WINDOW_US = 1_000_000
@@ -14,7 +18,7 @@ def answers(**limits: int) -> Answers:
 
 
 def ask(window: Answers, request_id: bytes, route: bytes = b"r") -> None:
-    window.begin(Infer(VERSION, request_id, "net", (TensorSpec("uint8", (1,)),)), ticket=1, route=route)
+    window.begin(Infer(VERSION, request_id, "net", (TensorSpec("uint8", (1,)),)), mark=0, ticket=1, route=route)
 
 
 def end(window: Answers, request_id: bytes, now_us: int, tensor: bytes = b"0123") -> list[bytes]:
@@ -26,9 +30,20 @@ def test_everybody_who_asked_for_a_request_is_told_its_end_once() -> None:
     ask(window, b"1", b"first")
     kept = window.find(b"1", 0)
     assert kept is not None
-    kept.routes.append(b"second")
+    kept.join(b"second")
+    kept.join(b"second")
     assert end(window, b"1", 10) == [b"first", b"second"]
     assert kept.routes == []
+
+
+def test_who_asks_on_one_new_connection_after_another_takes_no_more_room() -> None:
+    window = answers()
+    ask(window, b"1", b"0")
+    kept = window.find(b"1", 0)
+    assert kept is not None
+    for number in range(1, 1000):
+        kept.join(b"%d" % number)
+    assert end(window, b"1", 10) == [b"%d" % number for number in range(1000 - ROUTES_MAX, 1000)]
 
 
 def test_an_end_can_be_fetched_until_the_window_closes() -> None:
@@ -75,3 +90,12 @@ def test_an_id_used_again_after_the_window_does_not_count_twice() -> None:
     end(window, b"other", late_us, bytes(40))
     assert window.find(b"same", late_us) is not None
     assert window.find(b"other", late_us) is not None
+
+
+@pytest.mark.parametrize("size", [0, 1, 3072, 64 * 1024, 64 * 1024 + 1, 602_112])
+def test_inputs_of_different_requests_have_different_marks(size: int) -> None:
+    rng = random.Random(size)
+    one, other = rng.randbytes(size), rng.randbytes(size)
+    assert mark_of(one) == mark_of(memoryview(one))
+    assert size == 0 or mark_of(one) != mark_of(other)
+    assert mark_of(bytes(size)) != mark_of(bytes(size + 1))

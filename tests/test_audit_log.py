@@ -14,14 +14,25 @@ from hypothesis import strategies as st
 
 from delen.clients import durable
 from delen.daemon import audit_log
-from delen.daemon.audit_log import LINE_BYTES_MAX, AuditBusy, AuditLog, Entry, files, made, read_audit
+from delen.daemon.audit_log import (
+    LINE_BYTES_MAX,
+    NOWHERE,
+    AuditBusy,
+    AuditLog,
+    Entry,
+    Head,
+    files,
+    look_through,
+    made,
+    read_audit,
+)
 from delen.tests.crash_disk import CrashDisk, Fault, PowerCut
 
 WALL = "2026-01-02T03:04:05+0000"
 
 
-def opened(directory: Path, **limits: int) -> AuditLog:
-    return AuditLog(directory, WALL, **limits)
+def opened(directory: Path, seen: Head = NOWHERE, **limits: int) -> AuditLog:
+    return AuditLog(directory, WALL, seen=seen, **limits)
 
 
 def lines(directory: Path) -> list[Entry]:
@@ -91,7 +102,7 @@ PLAIN = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.text(), st.text(), st.dictionaries(st.text(), PLAIN, max_size=40))
 def test_any_line_is_short_json_and_reads_back(who: str, what: str, about: dict[str, audit_log.Plain]) -> None:
-    entry, line = made(1, WALL, who, what, about, chain="")
+    entry, line = made(NOWHERE, WALL, who, what, about)
     assert len(line) <= LINE_BYTES_MAX
     assert line.count(b"\n") == 1
     assert json.loads(line)["chain"] == entry.chain
@@ -233,3 +244,63 @@ def test_one_writer_and_no_links(tmp_path: Path) -> None:
 def _made(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def history(directory: Path, count: int = 40) -> Head:
+    """A log of several files; where it ends."""
+    log = opened(directory, file_bytes_max=1000, files_max=8)
+    for index in range(count):
+        log.append(WALL, "uid 0", f"change {index}")
+    log.close()
+    return log.head
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_file_that_is_gone_is_missed(tmp_path: Path, gone: int) -> None:
+    history(tmp_path, 20)
+    assert look_through(tmp_path)[1] == []
+    paths = files(tmp_path)
+    assert len(paths) > 3
+    paths[gone].unlink()
+    [fault] = look_through(tmp_path)[1]
+    assert ("the files before it are gone" if gone == 0 else "does not go on where the one before it ends") in fault
+
+
+def test_a_file_put_in_the_place_of_another_is_noticed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        history(tmp_path / name, 20)
+    log = opened(tmp_path / "b")
+    log.append(WALL, "uid 0", "something else")
+    log.close()
+    forged = opened(tmp_path / "c", file_bytes_max=1000)
+    for index in range(20):
+        forged.append(WALL, "uid 1", f"change {index}")
+    forged.close()
+    shutil.copy(tmp_path / "c" / "audit.1.jsonl", tmp_path / "b" / "audit.1.jsonl")
+    assert any("does not go on" in fault for fault in look_through(tmp_path / "b")[1])
+
+
+@pytest.mark.parametrize("what", ["last line", "whole file", "everything", "another log"])
+def test_a_log_cut_at_its_end_is_missed_by_who_remembers_the_end(tmp_path: Path, what: str) -> None:
+    seen, current = history(tmp_path), tmp_path / "audit.jsonl"
+    if what == "last line":
+        current.write_bytes(b"".join(current.read_bytes().splitlines(keepends=True)[:-1]))
+    elif what == "whole file":
+        current.unlink()
+    else:
+        for path in files(tmp_path):
+            path.unlink()
+    if what == "another log":
+        other = opened(tmp_path)
+        for index in range(seen.n + 5):
+            other.append(WALL, "uid 1", f"change {index}")
+        other.close()
+    log = opened(tmp_path, seen)
+    assert ("is another than was written" if what == "another log" else "are gone") in log.fault
+    entry = log.append(WALL, "uid 0", "next")
+    log.close()
+    assert entry.n == seen.n + 2, "the gap stays to be seen"
+    assert what == "everything" or look_through(tmp_path)[1] != []
+    again = opened(tmp_path, log.head)
+    assert again.fault == ""
+    again.close()

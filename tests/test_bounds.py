@@ -9,6 +9,7 @@ import pytest
 
 from delen.clients.bounds import (
     CONDITION_COUNT_MAX,
+    CONDITION_SET_COUNT_MAX,
     Bounds,
     Condition,
     ConditionSet,
@@ -68,6 +69,13 @@ def test_conditions_are_counted_and_their_thresholds_are_finite() -> None:
     endless = (ConditionSet(any_of=(Condition("energy", "less", float("inf")),)),)
     assert "energy" in (conditions_fault(endless) or "")
     assert conditions_fault(None) is None
+
+
+def test_empty_sets_are_counted_too_lest_a_session_keep_megabytes_of_them() -> None:
+    most = (*SETS, *[None] * CONDITION_SET_COUNT_MAX)[:CONDITION_SET_COUNT_MAX]
+    assert conditions_fault(most) is None
+    for filler in (None, ConditionSet()):
+        assert "33 exits; at most 32" in (bounds_fault(Bounds(conditions=(*most, filler))) or "")
 
 
 def test_an_override_wins_where_it_says_something() -> None:

@@ -194,3 +194,28 @@ def test_a_day_with_canaries_is_the_same_as_one_without() -> None:
         return [(outcome.sent_us, getattr(outcome.reply, "exit", None)) for outcome in outcomes]
 
     assert day(2_000) == day(0)
+
+
+def test_another_label_is_a_fault_where_it_cannot_be_a_matter_of_the_last_digits() -> None:
+    for confidence, fault in ((0.4, False), (0.9, True)):
+        server = serving()
+        for label in (1, 2):
+            now_us = server.wake_at()
+            effects = server.advance(now_us, answered(canary(server, now_us), confidence, label))
+        assert any(isinstance(effect, Told) for effect in effects) == fault
+
+
+def test_a_network_that_stays_broken_takes_less_and_less_of_the_device() -> None:
+    server, now_us, tried = serving("net", "other"), 0, []
+    server.quarantine.failed(0, "net")
+    while now_us < 30_000_000:
+        run = server.next(now_us)
+        if run is not None:
+            if run.network == "net":
+                tried.append(now_us)
+                server.advance(now_us, RunFailed(run.id, "output", "NaN"))
+            else:
+                server.advance(now_us, answered(run))
+        now_us += 10_000
+    assert tried[:4] == [0, 100_000, 300_000, 700_000]
+    assert len(tried) < 16

@@ -19,7 +19,7 @@ from delen.daemon import hosting
 from delen.daemon.change import LOOK_US, Changes
 from delen.daemon.config import Config, Limits
 from delen.daemon.crew import Crew
-from delen.daemon.desk import Desk, Outgoing
+from delen.daemon.desk import Desk, Outgoing, WorkerState
 from delen.daemon.pipe import Failed, Load, Loaded, Measured, Post, Up
 from delen.daemon.records import Ended, ExitDone, RowDone, StepDone, Wanted
 from delen.daemon.rights import TenantConfig
@@ -272,6 +272,20 @@ def test_what_did_not_change_is_not_measured_again_and_keeps_what_it_has_learnt(
     learnt = day.server.networks["digits"].correction
     day.change("add", version(day.folder, "1", "letters"))
     assert day.server.networks["digits#2"].correction is learnt
+
+
+def test_deaths_stay_counted_when_those_who_died_serve_no_more(day: Day) -> None:
+    [lane] = day.crew.lanes
+    day.crew.lost(day.now_us, lane, "it ended", day.server)
+    for _ in range(3):
+        day.go_on()
+    day.load(day.workers[1])
+    while (message := lane.receive()) is not None:
+        day.crew.arrange(day.now_us, lane, message, day.server, day.desk)
+    assert isinstance(day.change("swap", version(day.folder, "2")), Managed)
+    day.go_on()
+    assert lane not in day.crew.lanes
+    assert day.crew.told() == WorkerState("ready", 1)
 
 
 def test_only_who_may_changes_what_is_served(day: Day) -> None:

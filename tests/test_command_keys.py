@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import grp
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from delen.clients import config_folder
 from delen.clients.cli import delen
 from delen.clients.key_text import fingerprint
 from delen.clients.keys import read_key
@@ -87,6 +92,40 @@ def test_a_tenant_over_tcp_gets_one_file_with_all_it_needs(folder: Path) -> None
     assert read_tenant(folder / "tenants.d" / "other.toml").tcp_port == 5702
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to a group")
+def test_the_service_can_read_what_root_makes_for_it_whichever_comes_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_folder, "SYSTEM_DIRECTORY", folder)
+    monkeypatch.setattr(config_folder, "SERVICE_GROUP", grp.getgrgid(1).gr_name)
+    done("init")
+    secret = folder / "keys" / "server.secret"
+    new("acme", "--tcp", "h")
+    for path, expected in ((folder / "keys", 0o750), (secret, 0o640), (folder / "tenants.d", 0o750)):
+        assert (mode(path), path.stat().st_gid) == (expected, 1), path
+    # As a boot leaves it (tmpfiles.d), whoever made it: then no key could be made any more.
+    os.chown(secret, 0, os.getgid())
+    done("rotate", "acme", "--out", "acme2.key")
+    assert read_secret(secret)
+
+
+def test_two_commands_at_once_do_not_undo_each_other(folder: Path) -> None:
+    done("init")
+    new("acme", "--tcp", "h")
+    handle = os.open(folder / "tenants.d", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    command = [sys.executable, "-m", "delen", "keys", "revoke", "acme"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as revoking:
+        # It waits for the writer that holds the lock, and then sees what that one wrote.
+        with pytest.raises(subprocess.TimeoutExpired):
+            revoking.wait(1.0)
+        path = folder / "tenants.d" / "acme.toml"
+        path.write_text(path.read_text().replace("first key", "by another"))
+        os.close(handle)
+        assert revoking.wait(30.0) == 0
+    assert read_tenant(path).keys == ()
+
+
 def test_secrets_are_said_nowhere(folder: Path) -> None:
     said = [run("init"), run("new", "acme", "--network", "digits", "--tcp", "h"), run("show", "acme"), run("list")]
     said.append(run("rotate", "acme", "--out", "acme2.key"))
@@ -108,6 +147,21 @@ def test_nothing_is_written_that_the_daemon_would_refuse(folder: Path) -> None:
     assert "no user" in refused(2, "new", "c", "--network", "digits", "--uid", "no-such-user")
     assert [tenant.name for tenant in read_tenants(folder / "tenants.d")] == ["acme"]
     assert not Path("b.key").exists()
+
+
+@pytest.mark.parametrize("host", ["h:5701", "tcp://h", "::1", 'h"\ntenant = "b', "", "a b"])
+def test_a_host_goes_into_a_key_file_only_if_it_is_one(folder: Path, host: str) -> None:
+    done("init")
+    assert "is no host" in refused(2, "new", "acme", "--network", "digits", "--tcp", host)
+    assert not (folder / "tenants.d").exists()
+
+
+def test_a_rotated_key_says_whether_it_knows_where_to_ask(folder: Path) -> None:
+    done("init")
+    new("acme", "--tcp", "[fe80::1%eth0]")
+    assert "--endpoint tcp://HOST:5701" in run("rotate", "acme", "--out", "2.key").output
+    assert "--endpoint" not in run("rotate", "acme", "--out", "3.key", "--tcp", "h.example").output
+    assert read_key(Path("3.key")).endpoint == "tcp://h.example:5701"
 
 
 def test_a_key_file_in_the_way_stops_before_the_tenant_is_made(folder: Path) -> None:

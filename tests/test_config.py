@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from delen.daemon.config import Config, ConfigError, load_config, unread_variables
+from delen.daemon.config import Config, ConfigError, Limits, load_config, unread_variables
 
 TENANT = '[[tenants]]\nname = "a"\n'
 
@@ -147,6 +149,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'runtime_dir = "\xe9"\n')
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(tmp_path / "latin.toml", {}, {}, uid=1000)
+
+
+def test_a_file_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "delen.toml"
+    path.write_text('networks = ["net"]\n[[tenants]]\nname = "a"\n')
+    for mode in (0o600, 0o644, 0o664):
+        path.chmod(mode)
+        assert load_config(path, {}, {}, 1000).networks == ("net",)
+    path.chmod(0o646)
+    with pytest.raises(ConfigError, match="chmod go-w"):
+        load_config(path, {}, {}, 1000)
+    path.chmod(0o664)
+    for uid, gid, words in ((0, 4711, "chmod go-w"), (4711, 0, "belongs to uid 4711")):
+        if os.getuid() == 0:
+            os.chown(path, uid, gid)
+            with pytest.raises(ConfigError, match=words):
+                load_config(path, {}, {}, 1000)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in get_type_hints(Limits).items() if kind is int])
+def test_no_limit_is_larger_than_what_has_to_hold_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "delen.toml"
+    path.write_text(f'[[tenants]]\nname = "a"\n[limits]\n{name} = {2**63}\n')
+    with pytest.raises(ConfigError, match=rf"delen.toml:4: limits.{name} is .*; expected at most"):
+        load_config(path, {}, {}, 1000)
 
 
 def test_endpoints_live_with_the_user_and_a_service_of_root_in_the_system(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from delen.daemon import counters
+from delen.daemon.audit_log import Head
 from delen.daemon.counters import Counters, CountersDamaged, Totals, from_wall, to_wall
+from delen.daemon.keeping import SLOT_BYTES
 from delen.daemon.ledger import Account
 from delen.policies.energy_caps import HOUR_US, Window
 
@@ -42,7 +45,7 @@ def test_who_is_served_no_more_is_remembered_up_to_a_limit(monkeypatch: pytest.M
         counted.add({name: account(name, answered=1)})
     counted.add({"b": account("b", answered=2)})
     counted.add({"e": account("e", answered=1)})
-    assert [totals.tenant for totals in counters.decoded(counted.encoded())] == ["d", "b", "e"]
+    assert [totals.tenant for totals in counters.decoded(counted.encoded()).totals] == ["d", "b", "e"]
 
 
 @pytest.mark.parametrize("record", [b"{}", b"\xff", b"[1]", b'{"format":2,"totals":[]}', b'{"format":1,"totals":[3]}'])
@@ -88,3 +91,12 @@ def test_a_clock_set_back_gives_no_energy_twice_and_one_ahead_lets_it_go() -> No
     assert window.total(HOUR_US) == 0
     window.restore(HOUR_US, levels_after(DAY, mono=500, wall=0, mono_then=1, wall_then=1))
     assert window.total(HOUR_US) == 8
+
+
+def test_the_largest_record_there_can_be_fits_where_it_is_kept() -> None:
+    day = tuple((1_700_000_000 + 3600 * hour, 123456.789012345678) for hour in range(25))
+    most = 10**15
+    one = Totals("x" * 64, 1234567890.123456, most, most, most, most, most, day)
+    whole = [one] * counters.TENANTS_MAX
+    record = msgspec.json.encode(counters.Record(1, tuple(whole), Head(10**9, "f" * 32)))
+    assert len(record) < SLOT_BYTES - 4096

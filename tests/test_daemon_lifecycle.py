@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -94,13 +95,14 @@ def test_the_manager_is_told_of_every_phase(manager: Manager, folder: Path) -> N
 def test_a_daemon_told_to_end_finishes_what_it_accepted_and_takes_nothing_new(folder: Path) -> None:
     with serving(folder) as daemon, Plain(daemon) as plain, Plain(daemon, "b") as newcomer:
         with held(worker_of(daemon)):
-            asked = [plain.infer(request_id=b"one"), plain.infer(request_id=b"two")]
+            same = np.zeros((1, 8, 8), np.float32)
+            asked = [plain.infer(same, request_id=b"one"), plain.infer(request_id=b"two")]
             assert plain.until_pong() == []
             told_to_end(daemon)
             refused = until_refused(newcomer)
             assert (refused.code, refused.offer) == ("shutting_down", Offer(retry_after_ms=1000.0))
             # Said again, what was accepted is still the same request, and what asks no work is answered.
-            plain.infer(request_id=b"one")
+            plain.infer(same, request_id=b"one")
             assert plain.until_pong() == []
             assert newcomer.row("a").pending == 2
         for _ in asked:

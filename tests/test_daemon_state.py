@@ -63,7 +63,7 @@ class Configured:
     def totals(self) -> Totals:
         """On the disk."""
         path = self.state / COUNTERS
-        found = decoded(peek(path, slot_bytes=SLOT_BYTES)) if path.exists() else ()
+        found = decoded(peek(path, slot_bytes=SLOT_BYTES)).totals if path.exists() else ()
         return found[0] if found else Totals("a")
 
     def ended(self) -> subprocess.CompletedProcess[str]:

@@ -21,9 +21,9 @@ from delen.clients.client import Client
 from delen.clients.errors import DelenError, Refused
 from delen.clients.private_daemon import PrivateDaemon
 from delen.clients.wire import VERSION, Failure, Manage, Managed, Refusal
-from delen.exits.bundle import shipped_directory
 from delen.tests.daemon_fixture import SETTINGS, WAIT_S_MAX, Plain, delen, held, serving, worker_of
 from delen.tests.sample_profile import sample_profile
+from delen.tests.versions import version
 
 pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -154,18 +154,6 @@ def test_a_tenant_with_a_worker_of_its_own_is_not_touched_by_anothers_death(fold
 
 
 # ---- networks changed under load
-
-
-def version(folder: Path, number: str) -> Path:
-    """The shipped `digits`, as another version."""
-    directory = folder / f"digits-{number}"
-    if not directory.exists():
-        shutil.copytree(shipped_directory() / "digits", directory)
-        manifest = directory / "network.toml"
-        text = manifest.read_text()
-        lines = [f'version = "{number}"' if line.startswith("version = ") else line for line in text.splitlines()]
-        manifest.write_text("\n".join(lines) + "\n")
-    return directory
 
 
 def manage(plain: Plain, action: str, network: str) -> Managed | Refusal:

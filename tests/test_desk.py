@@ -236,6 +236,18 @@ def test_an_id_used_for_another_request_is_refused_and_harms_neither(counter: Co
     assert isinstance(told.reply, Answer)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_id_used_for_another_input_is_refused_and_not_answered_with_the_first_ones_answer(
+    counter: Counter, *, ended: bool
+) -> None:
+    counter.infer()
+    if ended:
+        counter.run()
+    [outgoing] = counter.send(Infer(VERSION, b"1", "net", (SPEC,), NO_BOUNDS), tensor=INPUT[:-1] + b"\x01")
+    assert isinstance(outgoing.reply, Refusal)
+    assert outgoing.reply.code == "id_reused"
+
+
 def test_two_tenants_may_use_the_same_id(counter: Counter) -> None:
     counter.hello(tenant="b")
     counter.infer()

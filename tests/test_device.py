@@ -49,6 +49,16 @@ def test_the_next_run_may_be_posted_only_shortly_before_the_end_of_the_one_that_
     assert (ahead.start_us(700), ahead.post_at()) == (None, NEVER_US), "there are never more than two"
 
 
+def test_no_run_is_posted_whose_inputs_would_lie_over_those_of_the_run_that_executes() -> None:
+    first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
+    both = device(first, second, ahead_us=200)
+    # Another worker's, so it did not wait for the first. The third is odd, as the first is, whose inputs are in use.
+    both.over(second, 650)
+    assert (both.start_us(700), both.post_at()) == (None, NEVER_US)
+    both.over(first, 710)
+    assert both.start_us(710) == 710
+
+
 def test_the_one_behind_begins_when_the_first_is_over() -> None:
     first, second = flight(1, timed(1)), flight(2, timed(2), start_us=711)
     both = device(first, second, ahead_us=200)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from delen.clients import endpoints, places
 from delen.clients.endpoints import IPC_PATH_BYTES_MAX, find_endpoint, tenant_name
 from delen.clients.errors import BadRequest, Unreachable
 from delen.clients.places import endpoint_path
@@ -34,6 +35,20 @@ def test_the_users_own_socket_is_found_before_the_systems(tmp_path: Path, monkey
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     path = make_socket(tmp_path / "delen", "cam")
     assert find_endpoint("cam") == f"ipc://{path}"
+
+
+def test_a_directory_that_somebody_else_made_in_our_name_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("DELEN_RUNTIME_DIR", raising=False)
+    for module in (places, endpoints):
+        monkeypatch.setattr(module, "fallback_directory", lambda _uid: tmp_path / "run")
+    path = make_socket(tmp_path / "run", "cam")
+    assert find_endpoint("cam") == f"ipc://{path}"
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    with pytest.raises(Unreachable, match="not to you"):
+        find_endpoint("cam")
 
 
 def test_a_missing_socket_names_every_place_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def test_a_failure_is_known_by_its_class_wherever_it_lives(place: str, code: Exi
     module, name = place.rsplit(".", 1)
     kind = getattr(importlib.import_module(f"delen.{module}"), name)
     assert code_of(kind.__new__(kind)) is code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), ExitCode.NO_INPUT),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), ExitCode.CANNOT_CREATE),
+        (OSError(errno.ENOSPC, "No space left on device"), None),
+    ],
+)
+def test_what_the_system_says_of_a_file_is_no_fault_of_delens_own(error: OSError, code: ExitCode | None) -> None:
+    assert code_of(error) is code
 
 
 def test_an_error_of_the_same_name_from_elsewhere_is_not_ours() -> None:

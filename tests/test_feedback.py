@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from delen.clients.bounds import Bounds
 from delen.clients.wire import VERSION, Answer, Feedback, Hello, Infer, Noted, Refusal, TensorSpec, encode
@@ -71,7 +72,7 @@ def test_wrong_answers_beyond_what_was_certified_withdraw_the_certificate(office
         if office.answered(request_id).certificate == "withdrawn":
             break
         office.says(request_id, LABEL + (number % 2))
-    assert office.alarms == [Alarm("a", "net", office.alarms[0].reason)]
+    assert office.alarms == [Alarm("a", "net", "1", office.alarms[0].reason)]
     assert office.says(request_id, LABEL) == Noted(VERSION, b"f", withdrawn=True)
     assert office.answered(b"next").certificate == "withdrawn"
     assert "b" not in {alarm.tenant for alarm in office.alarms}
@@ -110,3 +111,12 @@ def test_labels_of_answers_that_said_they_broke_their_accuracy_raise_no_alarm(of
         office.answered(request_id, Bounds(accuracy=0.93, latency_ms=500), exit_index=0)
         assert office.says(request_id, LABEL + 1) == Noted(VERSION, b"f", withdrawn=False)
     assert office.server.assurance.told("a")["net"].wrong == 100
+
+
+def test_a_label_of_an_older_versions_answer_says_nothing_of_the_one_that_is_served(office: Office) -> None:
+    office.answered(b"1")
+    office.desk.networks["net"] = structs.replace(office.desk.networks["net"], version="2")
+    refused = office.says(b"1", LABEL + 1)
+    assert isinstance(refused, Refusal)
+    assert "net 1 is served no more" in refused.message
+    assert office.server.assurance.told("a").get("net") is None or not office.server.assurance.told("a")["net"].labels

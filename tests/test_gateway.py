@@ -119,7 +119,7 @@ def test_traces_of_one_tenant_and_the_last_few() -> None:
         numbers = [e["args"]["number"] for e in json.loads(reply.body)["traceEvents"] if e.get("cat") == "request"]
         assert numbers == list(range(94, 101))
         assert (await made.handle("/trace", {"tenant": "nobody"})).status == 404
-        for wrong in ("0", "-1", "many", "1" * 5_000, "4097"):
+        for wrong in ("0", "-1", "many", "1" * 5_000, "4097", "0" * 8 + "14097", "0" * 8 + "1" * 5_000, "\u0661"):
             assert (await made.handle("/trace", {"last": wrong})).status == 400
         assert (await made.handle("/elsewhere", {})).status == 404
         assert b"/metrics" in (await made.handle("/", {})).body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from delen.clients.wire import StatsReply
 from delen.tests.fake_client import STATS
 
 KINDS = {metric.name: metric for metric in METRICS}
-SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (-?[0-9.e+-]+|\+Inf|NaN)")
+SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (-?[0-9.e+-]+|[+-]Inf|NaN)")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)')
 DASHBOARD = Path(__file__).parents[1] / "clients" / "grafana.json"
 TALLY = Histogram((*range(len(EDGES_US)), 5), 1_500_000)
@@ -122,6 +123,12 @@ def test_histograms_add_up_and_rise_to_infinity() -> None:
     assert one(page["delen_batch_size_sum"]) == 5 + 3 * 2
     assert one(page["delen_batch_size_bucket"], le="2") == 5
     assert one(page["delen_batch_size_bucket"], le="4") == 7
+
+
+@pytest.mark.parametrize(("value", "told"), [(math.inf, math.inf), (-math.inf, -math.inf), (math.nan, math.nan)])
+def test_what_is_no_number_spoils_no_page(value: float, told: float) -> None:
+    (slow,) = page_of(replace(STATS, networks=(replace(NETWORK, slowdown=value),)))["delen_slowdown_ratio"]
+    assert slow.value == told or math.isnan(told) == math.isnan(slow.value) is True
 
 
 def test_a_daemon_that_is_away_is_told_as_down() -> None:

@@ -92,6 +92,20 @@ def test_a_large_message_that_arrives_in_the_end_is_not_suspicious() -> None:
         assert guard.suspects(132 * MB, {"a": Intake({5}, {5})}) == []
 
 
+def test_who_asks_and_does_not_read_is_suspected_before_who_was_only_not_heard() -> None:
+    guard = grown_guard()
+    intakes = {"a": Intake(set(), {5}, {5}), "b": Intake({6}, set())}
+    assert [guard.slow(intakes) for _ in range(SILENT_LOOKS)] == [[]] * (SILENT_LOOKS - 1) + [["a"]]
+    assert guard.slow(intakes) == [], "it begins anew"
+
+
+def test_answers_that_are_taken_now_and_then_are_not_suspicious() -> None:
+    guard = grown_guard()
+    waiting, taken = {"a": Intake(set(), {5}, {5})}, {"a": Intake(set(), {5}, {7})}
+    for _ in range(10):
+        assert not any(guard.slow(intakes) for intakes in [waiting] * (SILENT_LOOKS - 1) + [taken])
+
+
 def test_memory_that_is_in_use_becomes_the_calm_level_once_nobody_sends() -> None:
     guard = grown_guard()
     for _ in range(2 * QUIET_LOOKS):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -127,3 +130,24 @@ def test_where_signatures_are_required_only_what_a_trusted_key_signed_is_hosted(
         hosting.host(config, tmp_path)
     with pytest.raises(ConfigError, match="trusted_keys names no public key"):
         hosting.host(Config(networks=("digits",), require_signature=True), tmp_path)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_file_too_large_to_be_checked_in_memory_is_refused_before_it_is_there(
+    tmp_path: Path, *, signed: bool
+) -> None:
+    own = shutil.copytree(DIGITS, tmp_path / "digits")
+    settings: dict[str, Any] = {}
+    if signed:
+        key = tmp_path / "key"
+        settings = {"trusted_keys": (str(make_keys(key)),), "require_signature": True}
+        sign(own, key)
+    limits = Limits(bundle_file_bytes_max=16 * 1024**2)
+    config = Config(networks=(str(own),), limits=limits, **settings)
+    hosting.host(config, tmp_path)
+    os.truncate(own / "segment0.onnx", 64 * 1024**2)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"is not what was signed" if signed else r"limits\.bundle_file_bytes_max"):
+        hosting.host(config, tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 8 * 1024**2
+    tracemalloc.stop()

@@ -214,7 +214,6 @@ def test_a_directory_that_cannot_be_trusted_or_used_is_refused_with_the_way_out(
     with pytest.raises(StateError, match=r"symbolic links.*name another with state_dir"):
         Kept(tmp_path)
     (tmp_path / COUNTERS).unlink()
-    (tmp_path / AUDIT / "lock").unlink()
     kept = Kept(tmp_path)
     with pytest.raises(StateBusy, match="another delen daemon keeps its state in"):
         Kept(tmp_path)

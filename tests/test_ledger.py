@@ -41,6 +41,14 @@ def test_accepted_is_answered_and_failed_and_pending() -> None:
     assert stats.exits == {"net": (1, 0, 1)}
 
 
+def test_another_version_with_more_exits_is_counted_with_the_first() -> None:
+    account = Account("a", accepted=2)
+    account.book_answer(answer(exit_index=1), 2)
+    account.book_answer(answer(exit_index=3), 4)
+    account.book_answer(answer(exit_index=0), 2)
+    assert account.stats().exits == {"net": (1, 1, 0, 1)}
+
+
 @pytest.mark.parametrize(("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (100, 50, 99), (200, 100, 198)])
 def test_percentiles_are_by_nearest_rank(count: int, p50: int, p99: int) -> None:
     account = Account("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,6 +140,29 @@ def test_a_wish_to_reload_wakes_the_loop_and_is_carried_out_once(life: Life) -> 
     assert not life.cycle.reload_wanted
     life.cycle.ready(life.server, life.desk)
     assert life.manager.said == ["RELOADING=1 MONOTONIC_USEC=7", "READY=1"]
+
+
+def test_a_hang_up_is_a_reload_as_long_as_there_is_a_terminal(life: Life) -> None:
+    master, terminal = os.openpty()
+    kept = os.dup(0)
+    try:
+        os.dup2(terminal, 0)
+        life.cycle.hang_up(True)
+        assert life.cycle.reload_wanted, "`kill -HUP` of a daemon in the foreground"
+        assert not life.cycle.ending
+        os.close(master)
+        life.cycle.hang_up(True)
+        assert life.cycle.ending, "the window was closed"
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(terminal)
+
+
+def test_without_a_terminal_a_hang_up_is_a_reload(life: Life) -> None:
+    life.cycle.hang_up(False)
+    assert life.cycle.reload_wanted
+    assert not life.cycle.ending
 
 
 def test_a_reload_does_not_undo_the_end(life: Life) -> None:

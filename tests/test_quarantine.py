@@ -18,8 +18,9 @@ from delen.daemon.simulate import TENSORS, Outcome
 from delen.policies.exits import asked
 from delen.policies.view import Run
 from delen.tests.exact import exact
-from delen.tests.faults import script
 from delen.tests.mishaps import Deadly
+from delen.tests.random_faults import script
+from delen.tests.test_lanes import finished
 
 EXACT = NoiseSpec()
 FREE = Bounds()
@@ -255,3 +256,69 @@ def test_poison_among_random_faults_ends_everybody_once_and_costs_two_workers_ea
     simulation.settled()
     # Each input of each tenant to each network may cost two, and one of them with others' rows beside it.
     assert all(count <= 2 for count in poison.values()), poison
+
+
+def died(server: Server, now_us: int) -> None:
+    server.worker_lost(now_us, now_us + 10)
+    server.worker_ready(now_us + 10)
+
+
+def test_who_cancels_what_is_about_to_kill_the_engine_has_killed_it_all_the_same() -> None:
+    server = core()
+    for number in range(2):
+        ticket = submit(server, number * 1_000, b"%d" % number)
+        assert isinstance(ticket, int)
+        run_of(server, number * 1_000)
+        server.cancel(ticket)
+        died(server, number * 1_000 + 10)
+    refused = submit(server, 5_000, b"9")
+    assert isinstance(refused, Refusal)
+    assert refused.code == "poison"
+
+
+def test_what_had_left_a_run_did_not_end_it() -> None:
+    server = core()
+    ticket = submit(server, 0, b"1")
+    assert isinstance(ticket, int)
+    submit(server, 0, b"2", payload=b"else")
+    run_of(server, 0)
+    server.cancel(ticket)
+    flight = server._device.running
+    assert flight is not None
+    del flight.rows[ticket]
+    died(server, 10)
+    [known] = server.quarantine._suspects.values()
+    assert len(known) == 1
+
+
+def test_a_tenant_that_kills_the_engine_with_ever_other_inputs_is_stopped() -> None:
+    server, deaths = core(suspect_deaths_max=16), 0
+    for number in range(40):
+        payload = number.to_bytes(4, "big")
+        ticket = submit(server, number * 1_000, b"%d" % number, payload=payload)
+        if isinstance(ticket, Refusal):
+            assert ticket.code == "poison"
+            break
+        run_of(server, number * 1_000)
+        server.cancel(ticket)
+        died(server, number * 1_000 + 10)
+        deaths += 1
+    assert deaths == 16
+    assert isinstance(submit(server, 50_000, b"x", "b"), int), "nobody else is"
+
+
+def test_whose_inputs_are_answered_after_all_is_not_stopped_by_deaths_that_others_caused() -> None:
+    server = core(suspect_deaths_max=16)
+    ticket = submit(server, 0, b"first", payload=b"left")
+    assert isinstance(ticket, int)
+    run_of(server, 0)
+    server.cancel(ticket)
+    died(server, 10)
+    for number in range(1, 40):
+        now_us = number * 10_000
+        assert isinstance(submit(server, now_us, b"%d" % number, payload=number.to_bytes(4, "big")), int)
+        run_of(server, now_us)
+        died(server, now_us + 10)
+        run = run_of(server, now_us + 20)
+        [ended] = [effect for effect in server.advance(now_us + 500, finished(run)) if isinstance(effect, Ended)]
+        assert isinstance(ended.reply, Answer)

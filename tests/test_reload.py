@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from delen.clients.bounds import Bounds
-from delen.clients.wire import VERSION, Failure, Hello, Infer, Refusal, TensorSpec, Welcome, encode
+from delen.clients.wire import VERSION, Failure, Hello, Infer, Manage, Refusal, TensorSpec, Welcome, encode
 from delen.daemon.config import Config, Limits, load_config
 from delen.daemon.desk import Desk
 from delen.daemon.log_writer import Log
@@ -18,7 +18,7 @@ from delen.daemon.reload import LIVE_LIMITS, Parts, Reloader
 from delen.daemon.rights import TenantConfig
 from delen.daemon.server import Server
 from delen.daemon.socket_modes import EndpointError
-from delen.daemon.sockets import Endpoints
+from delen.daemon.sockets import Endpoints, Listener
 from delen.policies.policy import make_policy
 from delen.tests.desk_simulation import info
 from delen.tests.simulation import served
@@ -47,6 +47,7 @@ class FakeEndpoints:
     def __init__(self) -> None:
         self.served: tuple[str, ...] = ("a", "b")
         self.broken = ""
+        self.tcp: Listener | None = None
 
     def change(self, tenants: Sequence[TenantConfig], _limits: Limits, _wall_s: float) -> None:
         names = tuple(tenant.name for tenant in tenants)
@@ -99,9 +100,11 @@ class Daemon:
             self.ended += effects
             self.desk.settle(0, effects)
 
-        return self.reloader.reload(0.0, parts, act)
+        told = self.reloader.reload(0.0, parts, act)
+        self.said.append(told.said)
+        return told.taken
 
-    def ask(self, tenant: str, message: Hello | Infer) -> Any:
+    def ask(self, tenant: str, message: Hello | Infer | Manage) -> Any:
         tensors = (INPUT,) if isinstance(message, Infer) else ()
         outgoing, _ = self.desk.handle(0, tenant, b"r", list(encode(message, tensors)))
         return outgoing[0].reply if outgoing else None
@@ -113,6 +116,19 @@ class Daemon:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Daemon:
     return Daemon(tmp_path)
+
+
+def test_development_mode_begins_and_ends_with_the_daemon(daemon: Daemon) -> None:
+    assert not daemon.reload(settings="dev = true")
+    assert "dev cannot change" in daemon.said[-1]
+    assert isinstance(daemon.ask("a", Manage(VERSION, b"m", "remove", "net")), Refusal)
+
+
+def test_more_tenants_than_sockets_were_made_for_wait_for_a_restart(daemon: Daemon) -> None:
+    many = "".join(f'[[tenants]]\nname = "t{number}"\n' for number in range(64))
+    assert not daemon.reload(limits="tenants_max = 200", policy=many)
+    assert "limits.tenants_max was 64 at the start" in daemon.said[-1]
+    assert daemon.endpoints.served == ("a", "b")
 
 
 def test_a_new_tenant_is_served_and_one_that_stays_keeps_its_session(daemon: Daemon) -> None:
@@ -271,13 +287,25 @@ def test_a_worker_of_its_own_is_nothing_a_reload_can_give(daemon: Daemon) -> Non
     assert "isolation cannot change" in daemon.said[0]
 
 
+def test_who_has_a_worker_of_its_own_is_not_served_what_that_does_not_have_by_everybodys(daemon: Daemon) -> None:
+    daemon.server.networks["other"] = served(gates=False)
+    daemon.write(a='isolation = "tenant"\nnetworks = ["net"]')
+    daemon.config = daemon.read()
+    daemon.reloader = daemon.reloading(daemon.read)
+    assert not daemon.reload(a='isolation = "tenant"\nnetworks = ["net", "other"]')
+    assert not daemon.reload(a='isolation = "tenant"')
+    assert all("cannot be given more networks" in text for text in daemon.said)
+    assert daemon.reload(a='isolation = "tenant"\nnetworks = []')
+
+
 def test_a_file_that_is_gone_is_a_fault_too(daemon: Daemon) -> None:
     daemon.path.unlink()
     daemon.path.mkdir()
     endpoints = cast(Endpoints, daemon.endpoints)
     parts = Parts(daemon.server, daemon.desk, endpoints, daemon.server.networks)
-    assert not daemon.reloader.reload(0.0, parts, lambda _effects: None)
-    assert "all stays as it was" in daemon.said[0]
+    told = daemon.reloader.reload(0.0, parts, lambda _effects: None)
+    assert not told
+    assert "all stays as it was" in told.said
 
 
 def test_an_endpoint_that_cannot_be_bound_takes_the_new_ones_back(daemon: Daemon) -> None:

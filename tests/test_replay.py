@@ -34,6 +34,7 @@ from delen.policies.policy import policy_names
 from delen.policies.rates import Terms
 from delen.tests.many import many
 from delen.tests.recorded_day import recorded_day
+from delen.tests.recorded_swaps import swapping_day
 from delen.tests.simulation import served
 
 TERMS = {"a": Terms(rate_hz=100.0, burst=2, firm=(1, 3)), "b": Terms(weight=4.0), "c": Terms(device_share_max=0.2)}
@@ -254,3 +255,18 @@ def test_what_comes_due_with_a_run_that_did_not_happen_is_part_of_that_event(tmp
     replayed = replay(path)
     assert replayed.difference is None
     assert len(replayed.outcomes) == 2
+
+
+@pytest.mark.parametrize("first", many(range(0, 300, 5), 1))
+def test_days_with_swaps_are_reproduced_exactly(tmp_path: Path, first: int) -> None:
+    forgotten = 0
+    for seed in range(first, first + 5):
+        path = tmp_path / str(seed)
+        swaps, retired = swapping_day(path, seed)
+        replayed = replay(path)
+        assert replayed.difference is None, f"seed {seed}: {replayed.difference}"
+        assert {noted.name for noted in replayed.networks.values()} == {"net", "other"}
+        assert {outcome.network for outcome in replayed.outcomes} == {"net", "other"}
+        assert swaps > 2
+        forgotten += retired
+    assert forgotten

@@ -109,6 +109,7 @@ def test_nobody_known_is_not_somebody() -> None:
         ([TenantConfig("a", uids=(-1,))], "uids has -1"),
         ([TenantConfig("a", uids=(2**32 - 1,))], "uids"),
         ([TenantConfig("a", keys=(PublicKey("short"),))], "keys[0]: a key has 40"),
+        ([TenantConfig("a", keys=(PublicKey(FIRST, not_after=NOW), PublicKey(FIRST)))], "twice; leave one"),
         ([TenantConfig("a", keys=(PublicKey(FIRST, not_before=NOW, not_after=NOW),))], "not_before"),
         ([TenantConfig("a", keys=(PublicKey(FIRST, not_after=datetime(2026, 1, 1)),))], "time zone"),
         (

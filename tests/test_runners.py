@@ -228,6 +228,15 @@ def test_an_operator_that_the_engine_lacks_is_named(make: Make, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("make", REAL)
+def test_a_graph_whose_fault_cannot_be_said_in_utf_8_is_still_only_a_fault(make: Make, tmp_path: Path) -> None:
+    """The engine quotes what the node wants to read, and in the quotation are bytes that are no text."""
+    bundle = one_exit(tmp_path, identity_graph().replace(b"input", b"in\xffut", 1), first_three_graph())
+    with pytest.raises(EngineFault) as caught:
+        make(bundle).load(bundle, BATCH_MAX)
+    assert caught.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize("make", REAL)
 def test_a_head_that_gives_infinity_is_not_trusted(make: Make, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="makes graphs with onnx")
     zero = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "zero")

@@ -22,6 +22,21 @@ def test_the_hop_follows_what_runs_take_beside_the_engine() -> None:
     assert after(1, 1e9).hop_us <= 50 + 0.05 * HOP_US_MAX, "a stall is not overhead"
 
 
+def test_a_hop_that_stays_long_is_believed_and_one_that_is_short_again_too() -> None:
+    network = after(100, 20_000.0)
+    assert network.hop_us == pytest.approx(20_000, rel=0.05)
+    for _ in range(10):
+        network.ran(400.0)
+    assert network.hop_us < HOP_US_MAX, "soon, since few are let in to show it"
+    for _ in range(100):
+        network.ran(400.0)
+    assert network.hop_us == pytest.approx(400, rel=0.1)
+    # Now and then a run is held up: that is no reason to expect it of all.
+    for number in range(1_000):
+        network.ran(1e6 if number % 50 == 0 else 400.0)
+        assert network.hop_us < 600
+
+
 def test_the_longer_the_hop_the_larger_the_batch_that_is_of_use() -> None:
     near, far = after(500, 1.0), after(500, 1_500.0)
     assert all(small <= large for small, large in zip(near.batch_useful, far.batch_useful, strict=True))

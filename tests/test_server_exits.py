@@ -9,7 +9,7 @@ from delen.clients.wire import VERSION, Answer, Failure, Infer, Refusal
 from delen.daemon.behaviour import PAYLOAD, Behaviour
 from delen.daemon.config import Limits
 from delen.daemon.noise import NoiseSpec
-from delen.daemon.records import Ended, ExitDone, Restart, RunReturned
+from delen.daemon.records import Ended, ExitDone, Restart, RowDone, RunReturned, StepDone
 from delen.daemon.server import Server
 from delen.daemon.simulate import TENSORS, Outcome, Simulation
 from delen.policies.correction_rivals import Static
@@ -164,7 +164,12 @@ def two_runs(bounds: Bounds) -> Server:
 def test_a_run_that_is_handed_back_waits_again_as_if_nothing_had_been() -> None:
     server = two_runs(ALONE)
     assert server.advance(40, RunReturned(2)) == []
-    again = server.next(40)
+    # Odd and even runs have a half of the shared memory each, and run 1 still executes in run 3's.
+    assert server.next(40) is None
+    rows = (RowDone(1, 0, 0.9, left=True, gated=False),)
+    steps = tuple(StepDone(False, index, 1, 100) for index in range(3))
+    server.advance(50, ExitDone(1, 2, rows, (*steps, StepDone(True, 2, 1, 10)), bytes(16), finished=True))
+    again = server.next(50)
     assert again is not None
     assert (again.id, [row.ticket for row in again.rows]) == (3, [2])
     assert server.advance(40, RunReturned(2)) == [], "of a run long gone"

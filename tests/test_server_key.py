@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from delen.daemon.config import load_config
 from delen.daemon.server_key import read_secret, secret_path
 from delen.daemon.toml_file import ConfigError
 
+ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+NO_ID = 0xFFFFFFFF
 SECRET = zmq.curve_keypair()[1].decode()
 
 
@@ -35,15 +38,56 @@ def test_one_that_others_can_touch_is_not(tmp_path: Path, mode: int) -> None:
         read_secret(written(tmp_path, f'secret_key = "{SECRET}"\n', mode))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-def test_one_of_another_group_or_user_is_not(tmp_path: Path) -> None:
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as the daemon's own user does, whose group is 4711."""
+    monkeypatch.setattr(os, "getuid", lambda: 4710)
+    monkeypatch.setattr(os, "getgid", lambda: 4711)
+
+
+def given(path: Path, uid: int, gid: int) -> Path:
+    os.chown(path, uid, gid)
+    return path
+
+
+@ROOT_ONLY
+@pytest.mark.usefixtures("service")
+def test_a_group_may_read_what_root_handed_it_and_nothing_else(tmp_path: Path) -> None:
     path = written(tmp_path, f'secret_key = "{SECRET}"\n', 0o640)
-    os.chown(path, 0, 4711)
+    assert read_secret(given(path, 0, 4711)) == SECRET.encode()
     with pytest.raises(ConfigError, match="chmod 600"):
-        read_secret(path)
-    os.chown(path, 4711, 0)
-    with pytest.raises(ConfigError, match="belongs to uid 4711"):
-        read_secret(path)
+        read_secret(given(path, 0, 4712))
+    # The user's own group may well be everybody's.
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_secret(given(path, 4710, 4711))
+    with pytest.raises(ConfigError, match="belongs to uid 4712"):
+        read_secret(given(path, 4712, 4711))
+
+
+def test_root_may_look_at_what_it_handed_to_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    path = written(tmp_path, f'secret_key = "{SECRET}"\n', 0o640)
+    if path.stat().st_uid == 0:
+        assert read_secret(given(path, 0, 4711)) == SECRET.encode()
+
+
+@ROOT_ONLY
+@pytest.mark.usefixtures("service")
+def test_a_credential_handed_over_by_an_access_list_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, f'secret_key = "{SECRET}"\n', 0o400)
+    for named, rights_of_group, right in (((4710,), 0, True), ((4710, 4712), 0, False), ((4710,), 4, False)):
+        entries = [(1, 4, NO_ID), *((2, 4, uid) for uid in named), (4, rights_of_group, NO_ID)]
+        entries += [(16, 4, NO_ID), (32, 0, NO_ID)]
+        packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        try:
+            os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+        except OSError:
+            pytest.skip("this file system keeps no access lists")
+        if right:
+            assert read_secret(path) == SECRET.encode()
+            continue
+        with pytest.raises(ConfigError, match="chmod 600"):
+            read_secret(path)
 
 
 @pytest.mark.parametrize("text", ["", "secret_key = 5", 'secret_key = "short"', 'public_key = "x"', "no = = toml"])

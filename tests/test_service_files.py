@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from delen.clients import command_install, device_nodes, service_files
 from delen.clients.cli import delen
 from delen.clients.exit_codes import ExitCode
-from delen.clients.service_files import HIDDEN, OURS, Places, filled, system_files
+from delen.clients.service_files import HIDDEN, OURS, PRIVATE, Places, filled, system_files
 from delen.daemon.config import Limits, load_config
 
 TRUE = Path(shutil.which("true") or "/bin/true")
@@ -193,14 +193,26 @@ def test_one_user_s_service_is_one_file(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("above", "why"), [(HIDDEN[0], "ProtectHome"), (PRIVATE[1], "PrivateTmp")])
 def test_an_installation_that_the_service_could_not_see_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: Path, why: str
 ) -> None:
-    hidden = PLACES._replace(python=HIDDEN[0] / "me/venv/bin/python", root=tmp_path)
+    hidden = PLACES._replace(python=above / "me/venv/bin/python", root=tmp_path)
     monkeypatch.setattr(command_install, "_places", lambda _prefix: hidden)
     refused = run("install-service", "--prefix", str(tmp_path))
     assert refused.exit_code == ExitCode.UNAVAILABLE
-    assert "ProtectHome" in refused.output
+    assert why in refused.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("said", ["10.0.0.0/33", "host.example", "10.0.0.1 any", "any\nExecStartPre=/bin/true", ""])
+def test_what_is_no_address_is_not_written_into_a_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(command_install, "_places", lambda prefix: PLACES._replace(root=prefix or tmp_path))
+    refused = run("install-service", "--prefix", str(tmp_path), "--allow", "::1", "--allow", said)
+    assert refused.exit_code == ExitCode.USAGE
+    assert "expected an address" in refused.output
     assert not list(tmp_path.iterdir())
 
 
@@ -216,6 +228,7 @@ def test_the_engine_may_open_the_nodes_that_are_here_and_no_others(
     for name in ("nvmap", "nvhost-gpu", "dri/renderD128", "video0"):
         (devices / name).symlink_to("/dev/null")
     (devices / "nvhost-dbg").write_text("")
+    (devices / "nvhost-gone").symlink_to(tmp_path / "nowhere")
     path, nodes = device_nodes.write_drop_in(tmp_path, devices)
     assert path == tmp_path / "etc/systemd/system/delen-engine@.service.d/devices.conf"
     assert [Path(node.path).name for node in nodes] == ["renderD128", "nvhost-gpu", "nvmap"]

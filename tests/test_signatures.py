@@ -257,9 +257,9 @@ def test_without_keys_nothing_is_verified_and_nothing_can_be_required(signed: Pa
 def test_what_changes_between_the_signature_s_check_and_the_load_is_found(
     signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(directory: Path) -> Any:
+    def late(directory: Path, **limits: int) -> Any:
         _reauthored(directory)
-        return load_bundle(directory)
+        return load_bundle(directory, **limits)
 
     monkeypatch.setattr(signatures, "load_bundle", late)
     refused(signed, keys, "changed while it was loaded")

@@ -9,7 +9,7 @@ import pytest
 
 from delen.policies.policy import policy_names
 from delen.tests.desk_simulation import DeskSimulation
-from delen.tests.faults import Tally, run, script
+from delen.tests.random_faults import Tally, run, script
 from delen.tests.many import many
 from delen.tests.planted_bugs import BUGS, Bug
 

@@ -124,10 +124,20 @@ def test_a_directory_others_can_write_is_not_used(path: Path) -> None:
             prepare(path)
 
 
-@ROOT_ONLY
-def test_a_directory_of_another_user_is_not_used(path: Path) -> None:
+def test_a_way_on_which_others_can_rename_it_is_not_used(path: Path) -> None:
     path.parent.mkdir(parents=True)
-    os.chown(path.parent, 1001, 1001)
+    path.parent.parent.chmod(0o777)
+    with pytest.raises(EndpointError, match="chmod go-w"):
+        prepare(path)
+    path.parent.parent.chmod(0o1777)
+    prepare(path)
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_directory_of_another_user_is_not_used(path: Path, above: int) -> None:
+    path.parent.mkdir(parents=True)
+    os.chown(path.parents[above], 1001, 1001)
     with pytest.raises(EndpointError, match="belongs to uid 1001"):
         prepare(path)
 

@@ -21,10 +21,36 @@ WAIT_MS = 2_000
 
 def test_a_directory_belongs_to_one_daemon_until_it_ends(tmp_path: Path) -> None:
     lock = RuntimeLock(tmp_path / "run")
-    with pytest.raises(AlreadyRunning, match="another delen daemon"):
+    with pytest.raises(AlreadyRunning, match=rf"another delen daemon \(pid {os.getpid()}\)"):
         RuntimeLock(tmp_path / "run")
     lock.release()
     RuntimeLock(tmp_path / "run").release()
+
+
+def test_tenants_can_pass_a_directory_made_under_a_strict_mask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        RuntimeLock(tmp_path / "run").release()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o711
+
+
+def test_a_directory_that_others_can_write_or_link_to_is_not_used(tmp_path: Path) -> None:
+    # In such a one they could make `t`, or a tenant's directory in it, before the daemon does.
+    folder, link = tmp_path / "run", tmp_path / "link"
+    folder.mkdir()
+    for bad in (0o777, 0o1777, 0o707):
+        folder.chmod(bad)
+        with pytest.raises(EndpointError, match="chmod go-w"):
+            RuntimeLock(folder)
+    folder.chmod(0o755)
+    link.symlink_to(folder)
+    RuntimeLock(link).release()
+    if os.getuid() == 0:
+        os.chown(link, 4711, 4711, follow_symlinks=False)
+        with pytest.raises(EndpointError, match="another user"):
+            RuntimeLock(link)
 
 
 def test_a_directory_that_cannot_be_made_or_a_lock_that_is_a_link_is_named(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Stage:
             return self.workers[-1]
 
         monkeypatch.setattr(subprocess, "Popen", spawn)
-        self.config = Config(networks=("digits",), limits=LIMITS, **config)
+        self.config = Config(networks=("digits",), **{"limits": LIMITS, **config})
         self.supervisor = Supervisor(self.config, hosting.host(self.config, state), spare=self.config.spare)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -75,6 +76,11 @@ def test_another_version_is_refused_with_the_id() -> None:
     assert (error.code, error.request_id) == ("version", b"id")
 
 
+def test_an_id_that_is_none_is_not_given_back() -> None:
+    """The reply would be one that no client reads."""
+    assert refused([msgspec.msgpack.encode(["ping", VERSION + 1, b"x" * 65])]).request_id == b""
+
+
 def test_another_version_of_an_unknown_message_is_refused_as_a_version() -> None:
     error = refused([msgspec.msgpack.encode(["teleport", VERSION + 1, b"id", {}])])
     assert (error.code, error.request_id) == ("version", b"id")
@@ -107,14 +113,52 @@ def test_what_is_no_message_is_malformed(frames: list[bytes], words: str) -> Non
         ["infer", VERSION, b"id", "toy"],
         ["infer", VERSION, b"id", "toy", [["float32", [1]]], {"latncy_ms": 1}],
         ["infer", VERSION, b"id", "toy", [["float32", [1]]], {}, "", "more"],
+        ["infer", VERSION, b"id", "toy", [["float32", [1]]], {}, "0" * 513],
         ["hello", VERSION, b"id", "c", {"objective": "speed"}],
         ["teleport", VERSION, b"id"],
     ],
-    ids=["field missing", "unknown key", "field too many", "unknown word", "unknown message"],
+    ids=["field missing", "unknown key", "field too many", "traceparent too long", "unknown word", "unknown message"],
 )
 def test_a_wrong_header_is_malformed_and_its_id_is_told(header: list[Any]) -> None:
     error = refused([msgspec.msgpack.encode(header), *([b"\0" * 4] if header[0] == "infer" else [])])
     assert (error.code, error.request_id) == ("malformed", b"id")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (["hello", VERSION, b"id", "c", {"conditions": [{}] * 60_000}], "length <= 32"),
+        (["infer", VERSION, b"id", "toy", [["float32", [1] * 60_000]]], "length <= 64"),
+        (["infer", VERSION, b"id", "toy", [["float32", []]] * 5_000], "length <= 64"),
+    ],
+    ids=["sets of conditions", "sides", "tensors"],
+)
+def test_what_may_not_be_long_is_refused_before_it_is_decoded(header: list[Any], words: str) -> None:
+    # Decoded, each would take the front's loop 6 to 17 ms, and a turn reads sixteen of them.
+    assert words in str(refused([msgspec.msgpack.encode(header), b"\0" * 4]))
+
+
+def test_what_follows_the_head_of_an_unknown_message_is_passed_over() -> None:
+    header = msgspec.msgpack.encode(["teleport", VERSION, b"id", [{}] * 60_000])
+    tracemalloc.start()
+    try:
+        assert refused([header]).request_id == b"id"
+        assert tracemalloc.get_traced_memory()[1] < 100_000, "no object for each of its parts"
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["hello", VERSION, b"id", "c", {"k" * 65_000: 1}],
+        ["hello", VERSION, b"id", "c", {"objective": "k" * 65_000}],
+        ["k" * 65_000, VERSION, b"id"],
+    ],
+    ids=["key", "word", "name"],
+)
+def test_a_refusal_never_gives_back_as_much_as_it_was_sent(header: list[Any]) -> None:
+    assert len(str(refused([msgspec.msgpack.encode(header)]))) < 500
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,26 @@ def test_users_are_named_or_numbered() -> None:
     assert uid_of("root") == 0
     with pytest.raises(ConfigError, match="no such user"):
         uid_of("nobody-of-that-name")
+
+
+def test_one_that_came_and_went_before_it_was_wanted_is_passed_over(door: WorkerDoor, tmp_path: Path) -> None:
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    for _ in range(2):
+        come(door).close()
+    guest = expected(door, tmp_path)
+    worker = come(door)
+    assert guest.receive() is None
+    message, lifeline = worker.receive_with_fd()
+    assert isinstance(message, Begin)
+    os.close(lifeline)
+    guest.end(0)
+    worker.close()
+    # This very process is who came, so that it has not ended, and its end is still to be seen.
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before + 1, "nothing of those that went is kept"
+
+
+def test_of_one_that_never_came_nothing_is_said(door: WorkerDoor, tmp_path: Path) -> None:
+    guest = expected(door, tmp_path)
+    guest.end(1)
+    assert guest.gone()
+    assert not guest.said()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from delen.daemon.rights import Rights, TenantConfig
-from delen.daemon.zap import DENIED_MAX, Denials, Doorkeeper
+from delen.daemon.zap import AUDIT_US_MAX, DENIED_MAX, QUIET_US, Denials, Doorkeeper, Rejected, Rejections
 
 SECOND_US = 1_000_000
 
@@ -60,3 +60,29 @@ def test_a_flood_of_strangers_shares_a_line_and_takes_no_memory() -> None:
     assert len(denials._said_us) <= DENIED_MAX + 1
     # Once they are old, others are told apart again.
     assert "uid 99" in str(denials.note(60 * SECOND_US, "ipc/a", "uid 99 is not its user"))
+
+
+def test_for_the_audit_log_a_stranger_who_goes_on_is_told_ever_more_rarely() -> None:
+    rejections = Rejections()
+    told = [found for s in range(7200) if (found := rejections.note(s * SECOND_US, "ipc/a", "uid 7 is not its user"))]
+    # 0, 10, 30, 70, 150, 310, 630, 1270, 2550, 5110 s: ten lines for two hours of knocking every second.
+    assert [found.times for found in told] == [1, 10, 20, 40, 80, 160, 320, 640, 1280, 2560]
+    assert rejections.note(7200 * SECOND_US, "ipc/b", "uid 7 is not its user") is not None, "others are told of at once"
+
+
+def test_an_hour_of_calm_makes_it_begin_anew() -> None:
+    rejections = Rejections()
+    for s in range(100):
+        rejections.note(s * SECOND_US, "ipc/a", "")
+    late_us = 100 * SECOND_US + 2 * AUDIT_US_MAX
+    assert rejections.note(late_us, "ipc/a", "") is not None
+    assert rejections.note(late_us + QUIET_US, "ipc/a", "") is not None, "again after ten seconds"
+
+
+def test_the_doorkeeper_hands_over_whom_it_rejected_once(keeper: Doorkeeper) -> None:
+    keeper.answer(0, asked())
+    assert keeper.take_rejected() == []
+    for _ in range(5):
+        keeper.answer(0, asked(1002))
+    assert keeper.take_rejected() == [Rejected("ipc/a", "uid 1002 is not its user", 1)]
+    assert keeper.take_rejected() == []

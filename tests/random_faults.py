@@ -5,7 +5,7 @@ is held after every event (`daemon/invariants.py`, `desk_simulation.py`), and a 
 policy, jitter, drift, stalls and steps, lost workers and restarts, inputs the engine refuses, cancels, ids used twice,
 floods against small limits, clocks that jump on, reports of runs long over, runs posted ahead, needless yields.
 
-`python -m delen.tests.faults --runs 10000 [--json]` runs many, in order, and stops at the first that fails;
+`python -m delen.tests.random_faults --runs 10000 [--json]` runs many, in order, and stops at the first that fails;
 `--first SEED --runs 1` replays one. Does not: look at how well anything was served.
 """
 
@@ -279,7 +279,7 @@ def main(runs: int, first: int, seconds_max: float, as_json: bool) -> None:
             try:
                 tallies.append(run(seed))
             except BaseException:
-                click.echo(f"failed; replay it: python -m delen.tests.faults --first {seed} --runs 1", err=True)
+                click.echo(f"failed; replay it: python -m delen.tests.random_faults --first {seed} --runs 1", err=True)
                 raise
             bar.update(task, advance=1)
     figures = ("answers", "failures", "refusals", "runs", "restarts", "late")
