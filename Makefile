@@ -49,8 +49,10 @@ help:
 demo: $(DEMO_READY)
 	$(BIN)/delen demo --plot demo.png
 
+# What needs no daemon shares the two cores, a thread to each; what does has them to itself.
 test: $(TEST_READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not e2e'
+	$(BIN)/python -m pytest -m e2e
 
 # Bytecode is kept whatever the shell says: pytest compiles each of its asserts anew otherwise, a third of the time.
 unit: export PYTHONDONTWRITEBYTECODE :=

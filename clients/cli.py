@@ -151,6 +151,8 @@ def _line_of(error: Exception) -> Line:
         return Line(f"a fault of delen's own: {what}", ExitCode.INTERNAL, "DELEN_DEBUG=1 shows where; please report it")
     if isinstance(error, ModuleNotFoundError):
         return _missing(error)
+    if isinstance(error, UnicodeEncodeError):
+        return Line(f"an argument or a variable is no UTF-8 text: {error.object[:80]!r}", code)
     if isinstance(error, OSError) and error.filename:
         return Line(f"{error.filename}: {error.strerror}", code)
     # Not str(error): some of our errors repeat their hint there, for callers who print nothing else.

@@ -110,6 +110,9 @@ def code_of(error: BaseException) -> ExitCode | None:
     if isinstance(error, OSError) and error.filename is not None:
         # A name too long, a disk that is full or read-only: the world's fault, and it says where.
         return ExitCode.CANNOT_CREATE if error.errno in _NO_ROOM else ExitCode.NO_INPUT
+    if isinstance(error, UnicodeEncodeError):
+        # An argument or a variable of bytes that are no UTF-8, as Python hands them on.
+        return ExitCode.USAGE
     if isinstance(error, ImportError):
         return ExitCode.UNAVAILABLE
     return None

@@ -135,6 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise BadFile(f"{path} can be read or written by others; chmod 600 {path}, and have the key renewed")
         raw = os.read(handle, KEY_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from error
     finally:
         os.close(handle)
     if len(raw) > KEY_FILE_BYTES_MAX:

@@ -54,6 +54,8 @@ def read_secret(path: Path) -> bytes:
             raise ConfigError(f"{path} is no regular file; {INIT_HINT}")
         _check_private(found, path, fd)
         raw = os.read(fd, SECRET_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigMissing(f"cannot read {path}: {error.strerror}") from error
     finally:
         os.close(fd)
     if len(raw) > SECRET_BYTES_MAX:

@@ -41,9 +41,10 @@ def test_a_failure_is_known_by_its_class_wherever_it_lives(place: str, code: Exi
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), ExitCode.NO_INPUT),
         (OSError(errno.ENOSPC, "No space left on device", "x"), ExitCode.CANNOT_CREATE),
         (OSError(errno.ENOSPC, "No space left on device"), None),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), ExitCode.USAGE),
     ],
 )
-def test_what_the_system_says_of_a_file_is_no_fault_of_delens_own(error: OSError, code: ExitCode | None) -> None:
+def test_what_the_system_says_of_a_file_is_no_fault_of_delens_own(error: Exception, code: ExitCode | None) -> None:
     assert code_of(error) is code
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from delen.policies.policy import policy_names
 from delen.tests.desk_simulation import DeskSimulation
-from delen.tests.random_faults import Tally, run, script
 from delen.tests.many import many
 from delen.tests.planted_bugs import BUGS, Bug
+from delen.tests.random_faults import Tally, run, script
 
 SCRIPTS, PER_TEST = 200, 5
 # A planted bug that so many scripts do not show is not caught.

@@ -79,7 +79,7 @@ class Unread(Kept):
 
 
 def test_a_log_that_nobody_reads_holds_up_nobody_and_what_is_lost_is_counted(tmp_path: Path, folder: Path) -> None:
-    limits = "[limits]\nlog_queue_max = 16\nlog_lines_max = 100000\n"
+    limits = "[limits]\nrun_ms_min = 5000\nlog_queue_max = 16\nlog_lines_max = 100000\n"
     with Unread(tmp_path, limits) as kept:
         lend(folder, kept)
         bundle = shifting(folder, "net0", 0)

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.faults]
 
 # How many swaps are made between two that fail.
 FAILS_EVERY = 8
+# A soak's is as long as a quarter of an hour.
+JOURNAL = "journal_bytes_max = 4_000_000_000\n"
 
 
 def manage(plain: Plain, action: str, network: str | Path) -> Managed | Refusal:
@@ -70,7 +72,10 @@ def test_eight_networks_are_swapped_under_load_and_every_answer_names_its_own(fo
     took_s = []
     bundles = [str(shifting(folder, name, 0)) for name in names]
     journal = folder / "swaps-journal"
-    with serving(folder, TENANTS, f'journal = "{journal}"\n{SETTINGS}', bundles) as daemon, Plain(daemon) as plain:
+    with (
+        serving(folder, TENANTS, f'journal = "{journal}"\n{SETTINGS}{JOURNAL}', bundles) as daemon,
+        Plain(daemon) as plain,
+    ):
         front = psutil.Process(daemon.pid)
         with Load(daemon, names) as load:
             fds, resident = None, 0
@@ -92,7 +97,11 @@ def test_eight_networks_are_swapped_under_load_and_every_answer_names_its_own(fo
         assert load.answered > 10 * len(swaps), "hardly anybody asked"
         assert descriptors == fds
         assert plain.row().failed == 0
+    began_s = time.monotonic()
     replayed = replay(journal)
+    beside = f"{journal.stat().st_size / 1e6:.0f} MB"
+    figures.note("P9 journal played again", time.monotonic() - began_s, "s", beside=beside)
+    journal.unlink()
     assert replayed.difference is None, str(replayed.difference)
     assert replayed.ended == "the daemon ended"
     assert len(replayed.networks) > len(swaps)

@@ -130,6 +130,15 @@ def test_halves_of_two_pairs_are_no_key(tmp_path: Path) -> None:
         )
 
 
+def test_a_file_that_opens_and_cannot_be_read_is_said_like_any_other() -> None:
+    """The process's own memory has such: rights as a key file's, and nothing at its beginning."""
+    path = Path("/proc/self/mem")
+    with pytest.raises(BadFile, match="cannot read"):
+        read_key(path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_secret(path)
+
+
 @pytest.mark.slow
 def test_one_key_of_two_tenants_and_ten_thousand_files(tmp_path: Path) -> None:
     directory = tmp_path / "tenants.d"
