@@ -180,7 +180,8 @@ class Plain:
         if x is None:
             # Inputs that are running in two deaths of the engine are poison: no test's should be another's.
             x = np.zeros((1, 8, 8), np.float32)
-            x[0, 0, 0] = crc32(request_id) / 2**32
+            # So small that the answers are alike all the same.
+            x[0, 0, 0] = 1e-5 * crc32(request_id) / 2**32
         specs = (TensorSpec("float32", x.shape),)
         self.send(Infer(VERSION, request_id, "digits", specs, Bounds(**bounds)), x.tobytes())
         return request_id
