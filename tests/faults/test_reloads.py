@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,8 @@ class Reloading:
         self.count += 1
         until_s = time.monotonic() + WAIT_S
         while time.monotonic() < until_s:
-            lines = [line for line in self.kept.log.read_text().splitlines() if "reloaded" in line]
+            # The last line may be half written yet.
+            lines = [line for line in self.kept.log.read_text().split("\n")[:-1] if "reloaded" in line]
             if len(lines) >= self.count:
                 return lines[-1]
         raise AssertionError("nothing is said of a reload")
@@ -96,18 +98,26 @@ def test_the_line_is_named(reloading: Reloading) -> None:
     files.good()
 
 
-def test_a_daemon_is_not_begun_with_a_wrong_configuration(reloading: Reloading) -> None:
+def test_a_daemon_is_not_begun_with_a_wrong_configuration(reloading: Reloading, tmp_path: Path) -> None:
     files = reloading.files
     ways = wrong_ways(files, count("P13 bad configurations"), randomness("P13"))
     some = count("P13 starts with a bad configuration")
+    unlike = []
     for way in randomness("P13", 1).sample(ways, some):
         way.make()
-        ended = delen("serve", "--config", str(files.path))
-        assert ended.returncode in EXIT_CODES, f"{way.name}: {ended}"
-        for word in way.words:
-            assert word in ended.stderr, way.name
-        assert "Traceback" not in ended.stderr, way.name
+        # Where another's daemon runs, who finds the fault first does not matter; here the configuration should.
+        elsewhere = () if "socket path" in way.words else ("--runtime-dir", str(tmp_path), "--state-dir", str(tmp_path))
+        ended = delen("serve", "--config", str(files.path), *elsewhere)
+        # A file that is not there is found out by the command line, in its words.
+        words = ("does not exist",) if "No such file" in way.words else way.words
+        if (
+            ended.returncode not in EXIT_CODES
+            or "Traceback" in ended.stderr
+            or not all(word in ended.stderr for word in words)
+        ):
+            unlike.append((way.name, words, ended.returncode, ended.stderr))
         files.good()
+    assert unlike == []
 
 
 def test_no_request_is_lost_to_reloads_under_load(reloading: Reloading) -> None:
