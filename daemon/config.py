@@ -75,9 +75,12 @@ class Limits(_Section, frozen=True):
     An input that runs in `poison_deaths` deaths of a worker is refused for `poison_ms`, and so are all of a tenant to a
     network that `poison_inputs_max` of its inputs killed, or where workers died `suspect_deaths_max` times of nobody
     else's inputs, none of them answered since: many, for accidents look the same. `suspects_max` inputs are remembered
-    for each. A network on which the engine fails `faults_max` times within `fault_window_ms` is refused until it
-    answers its canary, which every network does once in `canary_ms` of idleness. A worker that outlives its kill by
-    `abandon_ms` is waited for no more.
+    for each. One that ran in a death is held back for `suspect_ms` at most, while others would suffer from a second:
+    until a spare is loaded, or nobody else with a deadline waits.
+
+    A network on which the engine fails `faults_max` times within `fault_window_ms` is refused until it answers its
+    canary, which every network does once in `canary_ms` of idleness. A worker that outlives its kill by `abandon_ms` is
+    waited for no more.
 
     A file of a bundle has at most `bundle_file_bytes_max`: the front has it in memory while it is checked, and must not
     be killed for that. Whoever needs more gives the front's unit more too (MemoryMax).
@@ -124,6 +127,7 @@ class Limits(_Section, frozen=True):
     poison_ms: int = 600_000
     poison_inputs_max: int = 8
     suspects_max: int = 256
+    suspect_ms: int = 30_000
     suspect_deaths_max: int = 128
     faults_max: int = 3
     fault_window_ms: int = 60_000

@@ -27,6 +27,7 @@ from .pipe import PipeClosed, ToFront
 from .records import Effect, Payload
 from .server import Server
 from .supervisor import State, Supervisor
+from .worker_early import Early
 from .worker_guest import WorkerDoor
 from .worker_process import Hosted, WorkerProcess
 from .worker_words import Words
@@ -47,6 +48,8 @@ class Lane(Supervisor):
         super().__init__(config, hosted, spare=config.spare, make=make)
         self.tenant = tenant
         self.retiring = False
+        # What the core has been told of its spare, see `Server.spare`.
+        self._told: bool | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -56,6 +59,16 @@ class Lane(Supervisor):
         """Others take over: nothing new comes, and a spare is memory that they may need."""
         self.retiring = True
         self.spare_no_more(now_us)
+
+    def tell(self, server: Server) -> bool:
+        """Tell the core of the spare, if there is anything new. Whether there was."""
+        spare = self.spare
+        warm = None if spare is None else spare == "ready"
+        if warm == self._told:
+            return False
+        self._told = warm
+        server.spare(self.keys, warm=warm)
+        return True
 
     def messages(self) -> Iterator[ToFront]:
         """What it has to say now: no more in a turn than a worker in its right mind would. Raises PipeClosed."""
@@ -70,11 +83,23 @@ class Lane(Supervisor):
 class Crew:
     """The lanes that serve, and those that are on their way out."""
 
-    def __init__(self, config: Config, state: Path, hosted: Mapping[str, Hosted], note: Log | None = None) -> None:
-        """`state`: the directory of profiles. `hosted`: by name. `note`: takes what workers say; None: stderr does."""
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        hosted: Mapping[str, Hosted],
+        note: Log | None = None,
+        early: Early | None = None,
+    ) -> None:
+        """`state`: the directory of profiles. `hosted`: by name. `note`: takes what workers say; None: stderr does.
+
+        `early`: a worker's process that has been started already, where there is a `note`.
+        """
         self.door = WorkerDoor(Path(config.worker_socket), config.worker_user) if config.worker == "socket" else None
         # A worker that is started by others says what it has to say to them.
-        self._words = None if note is None or self.door is not None else Words(note)
+        self._words = None if note is None or self.door is not None else Words(note, early)
+        if self._words is None and early is not None:
+            early.dismiss()
         begin = WorkerProcess if self._words is None else self._words.begin
         self.make: Make = begin if self.door is None else self.door.guest
         self.lanes = [
@@ -144,10 +169,17 @@ class Crew:
             f"{whose} is lost ({reason}); {'the spare takes over' if lane.spare == 'ready' else 'starting another'}"
         )
         ready_us = lane.lost(now_us)
+        # The spare is the worker now; what this one died of must not be what the next one runs first.
+        lane.tell(server)
         effects = server.worker_lost(now_us, ready_us, lane.keys)
         if lane.state == "ready":
             server.worker_ready(now_us, lane.keys)
         return effects
+
+    def tell(self, server: Server) -> bool:
+        """Tell the core which spares stand by; whether there was anything new, so that something may run now."""
+        told = [lane.tell(server) for lane in self.lanes]
+        return any(told)
 
     def retire(self, now_us: int, lane: Lane) -> None:
         """This lane has nothing left to do."""

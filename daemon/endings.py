@@ -122,6 +122,12 @@ def crashed(request: Request, retries_max: int) -> Ended:
     return failure(request, "engine_crashed", said)
 
 
+def untried(request: Request) -> Ended:
+    """The error of a request that is suspected, and could not be run without harm to others in time."""
+    said = "the engine died while it ran this input, and others needed the next one all the time; ask again later"
+    return failure(request, "engine_crashed", said)
+
+
 def engine_failure(request: Request, failed: RunFailed) -> tuple[Ended, bool]:
     """The error of a request that the engine refused alone, and whether that is its input's own fault."""
     if failed.kind in ("input", "output") and not _finite(request):

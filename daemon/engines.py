@@ -5,7 +5,9 @@ Role: called in the worker process only; the front never imports an engine.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from ..exits.bundle import Bundle
@@ -29,6 +31,13 @@ def make_runner(engine: str, device: str, threads: int) -> Runner:
             "unsupported", f"engine {engine!r} needs {error.name}; install it with: pip install 'delen[{engine}]'"
         ) from error
     raise EngineFault("unsupported", f"no engine {engine!r}; known: onnx, torch, replay")
+
+
+def preload(engine: str) -> None:
+    """Load what this engine takes long to load, and touch nothing. Whatever is missing, `make_runner` says."""
+    if engine in ("onnx", "torch"):
+        with contextlib.suppress(ImportError):
+            import_module(f"..exits.{engine}_runner", __package__)
 
 
 def make_replay(profile: Path, bundle: Bundle, sleep: Callable[[float], None]) -> Runner:

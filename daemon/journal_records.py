@@ -221,6 +221,13 @@ class Ready(_Record, frozen=True, tag=9):
     keys: tuple[str, ...] | None = None
 
 
+class Spared(_Record, frozen=True, tag=13):
+    """Whether a spare stands by for the worker of these networks; None: there is to be none."""
+
+    keys: tuple[str, ...]
+    warm: bool | None
+
+
 class Labelled(_Record, frozen=True, tag=11):
     """A tenant sent the right label of an answer."""
 
@@ -245,7 +252,7 @@ class Closed(_Record, frozen=True, tag=10):
 
 
 Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready | Labelled
-Record = Opened | NetworkNoted | AskedNoted | Event | Retired | Closed
+Record = Opened | NetworkNoted | AskedNoted | Event | Spared | Retired | Closed
 
 
 def heard(effects: list[Effect]) -> tuple[Heard, ...]:

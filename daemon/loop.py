@@ -10,7 +10,6 @@ Does not: decide anything (the core does), or import an engine.
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import zmq
 
@@ -37,6 +37,7 @@ from .journal import Journal
 from .keeping import Keeping
 from .lifecycle import Lifecycle
 from .log_writer import Log
+from .memory import settle
 from .notify import Notifier
 from .pipe import PipeClosed, ToFront
 from .recorded import core, setup_of
@@ -45,11 +46,10 @@ from .reload import Parts, Reloader
 from .sockets import Endpoints, RuntimeLock
 from .supervisor import WorkerFailed
 from .watchdog import books_fault
+from .worker_early import Early
 
-# The collector looks at so many new objects at a time, half a millisecond, and never at those that stayed: going
-# through all answers kept for clients stopped everything for 10 to 40 ms. The core makes no cycles (test_cycles.py).
-GC_THRESHOLDS = (1_000, 1_000_000, 1_000_000)
 BOOKS_EVERY_US = 1_000_000
+Reread: TypeAlias = Callable[[], Config]
 # Goes on while the machine sleeps, as its tenants' patience does.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -58,14 +58,15 @@ def serve(
     config: Config,
     note: Log,
     on_ready: Callable[[], None] | None = None,
-    reread: Callable[[], Config] | None = None,
+    reread: Reread | None = None,
+    early: Early | None = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT, and all it has accepted is answered.
 
     Args:
         note: takes what the operator should know, line by line.
         on_ready: called once, when every network is served and all endpoints are bound.
-        reread: gives the configuration as it stands at a reload.
+        reread: gives the configuration as it stands at a reload. early: the first worker's process, if it runs already.
     Raises:
         AlreadyRunning, EndpointError: the runtime directory. BundleError, ProfileError, ConfigError, WorkerFailed:
         what cannot be served, and why.
@@ -75,7 +76,7 @@ def serve(
     faulthandler.enable()
     lock = RuntimeLock(Path(config.runtime_dir))
     try:
-        loop = Loop(config, state, note, reread)
+        loop = Loop(config, state, note, reread, early)
         try:
             loop.start()
             if on_ready is not None and not loop.stopping:
@@ -90,19 +91,18 @@ def serve(
 class Loop:
     """The daemon's sockets, worker and core, and the turn that moves them."""
 
-    def __init__(self, config: Config, state: Path, note: Log, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self, config: Config, state: Path, note: Log, reread: Reread | None = None, early: Early | None = None
+    ) -> None:
         self._config = config
         self._state = state
         self._note = note
         self._signals, self._wake = socket.socketpair()
         # First, since it mends what is read next.
         self._keeping = Keeping(state, note, dev=config.dev, wake=self._rouse)
-        self._crew = Crew(config, state, hosting.host(config, state), note)
-        self._journal = (
-            Journal(Path(config.journal), bytes_max=config.limits.journal_bytes_max, note=note)
-            if config.journal
-            else None
-        )
+        self._crew = Crew(config, state, hosting.host(config, state), note, early)
+        most = config.limits.journal_bytes_max
+        self._journal = Journal(Path(config.journal), bytes_max=most, note=note) if config.journal else None
         wall = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         setup = setup_of(config, self._keeping.withdrawn(self._crew.bundles()))
         self._server = core(setup, self._journal, self._crew.samples, now_us=_clock_us(), wall=wall)
@@ -126,7 +126,8 @@ class Loop:
         self._crew.start(now_us)
         self._watch_worker()
         while self._crew.state != "ready" and not self.stopping:
-            self._poller.poll(100)
+            if self._signals.fileno() in dict(self._poller.poll(100)):
+                self._signals.recv(64)
             now_us = _clock_us()
             self._lifecycle.starting(now_us, f"loading {', '.join(self._config.networks)}")
             if self._crew.tick(now_us):
@@ -139,9 +140,7 @@ class Loop:
                 raise WorkerFailed("the worker process ended while starting; see its message above") from error
         if self.stopping:
             return
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        settle()
         self._desk.started_us = now_us
         self._endpoints = open_endpoints(self._config, time.time(), self._note)
         self._endpoints.watch(self._poller)
@@ -194,6 +193,8 @@ class Loop:
         self._post(now_us)
         for lane, reason in self._crew.tick(now_us):
             self._lost(now_us, lane, reason)
+        if self._crew.tell(self._server):
+            self._post(now_us)
         once_audited(self._keeping, self._changes.tick(now_us), self._crew.bundles, self._send)
         self._say()
         self._watch_worker()
@@ -201,7 +202,8 @@ class Loop:
         # What nobody waits for comes last.
         self._server.learn()
         if not self._server.pending_count:
-            self._tidy(now_us)
+            for lane in self._crew.tidy():
+                self._lost(now_us, lane, "it ended")
         self._live(now_us)
 
     # ---- parts of a turn
@@ -318,10 +320,6 @@ class Loop:
         # By the engine's time alone: the hop is long because of sleeping, which must not be a reason to sleep.
         engine_us = run.predicted_us - self._server.networks[run.network].hop_us
         self._seen_through = run.id if engine_us <= self._config.spin_us else None
-
-    def _tidy(self, now_us: int) -> None:
-        for lane in self._crew.tidy():
-            self._lost(now_us, lane, "it ended")
 
     def _see_through(self) -> None:
         """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.

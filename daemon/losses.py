@@ -1,6 +1,7 @@
 """Requests whose run came to nothing: the worker died under them, or the engine failed, or the run was taken back.
 
-Role: the part of the core that decides who is tried again, alone or with others, and who ends with which error.
+Role: the part of the core that decides who is tried again, alone or with others, and who ends with which error. Where
+others use the same worker, suspects are tried when its death would hurt them least, see `backlog.py`.
 Flow: `Server.worker_lost` -> `lost`; `Server.advance` -> `failed`; both -> `put_back`, or an end.
 
 Does not: know why a worker died; the quarantine remembers what was running then.
@@ -51,6 +52,13 @@ class Losses:
         self._end = end
         self._answer = answer
         self._hold_us = parts.limits.hold_ms * 1000
+        # With which networks one shared the worker that was lost; all of them where that is not said.
+        self._beside: dict[str, Collection[str]] = {}
+
+    def newcomer(self, now_us: int, request: Request) -> None:
+        """Somebody comes: to be run with care, if a worker died of this input."""
+        if self._parts.quarantine.suspects(now_us, request):
+            self._doubt(now_us, request, self._beside.get(request.waiting.served.key))
 
     def lost(self, now_us: int, ready_us: int, keys: Collection[str] | None, *, blame: bool) -> list[Effect]:
         """A worker is gone with all features. `blame`: it died, so perhaps of what it was running.
@@ -71,6 +79,9 @@ class Losses:
         # Who cancels what kills the worker has killed it all the same.
         left = [] if running is None else [one for one in running.left if one.waiting.ticket in running.rows]
         poison = quarantine.died(now_us, [*hit, *left]) if blame else []
+        self._beside.update(dict.fromkeys(keys or (), keys or ()))
+        for request in [*hit, *self._alike([*hit, *left])] if blame else []:
+            self._doubt(now_us, request, keys)
         for request in hit:
             if request in poison:
                 effects.append(Told(f"an input of tenant {request.tenant} to {request.waiting.served.name} is poison"))
@@ -84,6 +95,25 @@ class Losses:
         for culprit in poison:
             effects += self._accomplices(culprit)
         return effects
+
+    def _doubt(self, now_us: int, request: Request, keys: Collection[str] | None) -> None:
+        """Run it when that hurts others least, if there are any who use these networks."""
+        requests, quarantine, limits = self._parts.requests, self._parts.quarantine, self._parts.limits
+        if request.waiting.doubtful or not quarantine.others(now_us, request.tenant, keys):
+            return
+        waits = self._parts.backlog.remove(request.waiting)
+        request.waiting.doubtful = request.waiting.alone = request.suspect = True
+        if waits:
+            self._parts.backlog.add(request.waiting)
+        request.tried_by_us = now_us + limits.suspect_ms * 1000
+        requests.due(request.tried_by_us, request.waiting.ticket)
+
+    def _alike(self, hit: Collection[Request]) -> list[Request]:
+        """Whoever waits with an input that was running, of the same tenant."""
+        known = {(one.tenant, one.waiting.served.key, bytes(one.payload)) for one in hit}
+        tenants = {one.tenant for one in hit}
+        found = [one for one in self._parts.requests.open.values() if one.tenant in tenants and one not in hit]
+        return [one for one in found if (one.tenant, one.waiting.served.key, bytes(one.payload)) in known]
 
     def _accomplices(self, culprit: Request) -> list[Effect]:
         """Whoever waits with the same input of the same tenant must not cost another worker."""

@@ -24,6 +24,8 @@ from .records import Payload, Request
 
 # Of a tenant and a network: by the network's key where it is about workers, by name and version where about inputs.
 _Whose = tuple[str, str]
+# Who has asked within this time is likely to ask again before a worker that dies now is replaced.
+BESIDE_US = 10_000_000
 
 
 class _Suspect:
@@ -52,6 +54,8 @@ class Quarantine:
         self._faults: dict[_Whose, deque[int]] = {}
         self._barred: dict[_Whose, int] = {}
         self._down: dict[str, int] = {}
+        # When tenants last asked, by network's key.
+        self._asked: dict[str, dict[str, int]] = {}
 
     # ---- inputs
 
@@ -96,10 +100,17 @@ class Quarantine:
 
     def suspects(self, now_us: int, request: Request) -> bool:
         """Whether this newcomer's input must run alone; it is marked then."""
+        self._asked.setdefault(request.waiting.served.key, {})[request.tenant] = now_us
         known = self._known(now_us, request.tenant, request.waiting.served)
         if known and _digest(request.payload) in known:
             request.suspect = request.waiting.alone = True
         return request.suspect
+
+    def others(self, now_us: int, tenant: str, keys: Iterable[str] | None) -> bool:
+        """Whether anybody but this tenant has used these networks lately; None: any."""
+        since_us = now_us - BESIDE_US
+        asked = self._asked.values() if keys is None else [self._asked[key] for key in keys if key in self._asked]
+        return any(name != tenant and when_us > since_us for told in asked for name, when_us in told.items())
 
     # ---- networks
 
@@ -133,6 +144,7 @@ class Quarantine:
     def forget(self, key: str) -> None:
         """This network is served no more."""
         self.passed(key)
+        self._asked.pop(key, None)
         for whose in [whose for whose in self._faults if whose[1] == key]:
             del self._faults[whose]
 

@@ -33,6 +33,7 @@ from .journal_records import (
     Retired,
     Samples,
     Setup,
+    Spared,
     Submitted,
     heard,
 )
@@ -178,6 +179,12 @@ class Recorded(Server):
         effects = super().worker_lost(now_us, ready_us, keys, blame=blame)
         self._journal.write(Lost(now_us, ready_us, heard(effects), blame, None if keys is None else tuple(keys)))
         return effects
+
+    def spare(self, keys: Collection[str], *, warm: bool | None) -> None:
+        """As `Server`."""
+        self._idle = None
+        super().spare(keys, warm=warm)
+        self._journal.write(Spared(tuple(keys), warm))
 
     def forget(self, keys: Collection[str]) -> None:
         """As `Server`."""

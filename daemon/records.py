@@ -13,7 +13,7 @@ import msgspec
 
 from ..clients.wire import Answer, Failure, Infer, Manage
 from ..policies.exits import Asked, ExitPlan
-from ..policies.view import Row, Run, Served, Waiting
+from ..policies.view import NEVER_US, Row, Run, Served, Waiting
 
 Payload = bytes | memoryview
 
@@ -77,7 +77,8 @@ class Ran(NamedTuple):
 class Request:
     """An accepted request that has not ended: what was asked, where it stands, what it has been charged.
 
-    `suspect`: its input was running when a worker died, and it runs alone.
+    `suspect`: its input was running when a worker died, and it runs alone; `tried_by_us`: when it ends where that would
+    have harmed others all the time.
     """
 
     tenant: str
@@ -100,6 +101,7 @@ class Request:
     late: bool = False
     dropped: bool = False
     suspect: bool = False
+    tried_by_us: int = NEVER_US
 
 
 @dataclass(eq=False, slots=True)

@@ -40,6 +40,7 @@ from .journal_records import (
     Record,
     Retired,
     Setup,
+    Spared,
     Submitted,
     heard,
 )
@@ -192,6 +193,8 @@ class _Player:
                 self._asked.append(record.asked)
             elif isinstance(record, Retired):
                 self.server.forget(record.keys)
+            elif isinstance(record, Spared):
+                self.server.spare(record.keys, warm=record.warm)
             elif isinstance(record, Closed):
                 self.ended = record.reason
             elif isinstance(record, Opened):

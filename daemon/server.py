@@ -26,6 +26,7 @@ from .device import Device, flight_of, pays_ahead
 from .endings import answer, decide, failure, give_up_us
 from .idle import Idle
 from .intake import Intake
+from .lateness import Lateness
 from .ledger import Ledger
 from .losses import Losses, Parts
 from .preemption import preempt
@@ -81,6 +82,7 @@ class Server:
         parts = Parts(limits, self._requests, self._backlog, self._device, self.assurance, self.quarantine)
         self.idle = Idle(self._device, self.assurance, self.quarantine)
         self._losses = Losses(parts, self._end, self._answer)
+        self._lateness = Lateness(parts, self._end, self._answer, demotes=self.policy.demotes)
         self._tickets = self._runs = 0
         self._ask_us = NEVER_US
 
@@ -92,7 +94,7 @@ class Server:
 
     @property
     def parked_count(self) -> int:
-        """How many requests wait for a worker that is away while others serve on."""
+        """How many requests wait for a worker that is away while others serve on, or are held back for others' sake."""
         return self._backlog.parked_count
 
     @property
@@ -156,8 +158,8 @@ class Server:
         waiting.audit = self.assurance.drawn(infer.id, chosen)
         self.ledger.accept(now_us, tenant, wanted, waiting)
         request = Request(tenant, infer.id, infer, payload, wanted, chosen, waiting)
-        self.quarantine.suspects(now_us, request)
         self._requests.add(request)
+        self._losses.newcomer(now_us, request)
         self._backlog.add(waiting)
         self._device.look_again()
         if wanted.latency_ms is not None:
@@ -237,7 +239,7 @@ class Server:
         effects: list[Effect] = []
         self.learn()
         for request in self._requests.take_due(now_us):
-            effects += self._time_is_up(now_us, request)
+            effects += self._lateness.time_is_up(now_us, request)
         flight = self._device.running
         if flight is not None and flight.yield_at_us is not None and now_us >= flight.yield_at_us:
             flight.yield_at_us, flight.yielding = None, True
@@ -269,6 +271,15 @@ class Server:
             self.networks[key].away_until_us = ready_us
         return self._losses.lost(now_us, ready_us, keys, blame=blame)
 
+    def spare(self, keys: Collection[str], *, warm: bool | None) -> None:
+        """Whether a spare stands by that could take over from the worker of these networks; None: there is to be none.
+
+        While there is to be one and it is not loaded, nothing runs that may end the worker beside others.
+        """
+        self.learn()
+        self._backlog.stands_by(keys, warm)
+        self._device.look_again()
+
     def open_of(self, keys: Collection[str]) -> tuple[int, list[int]]:
         """What of the networks with these keys has not ended: how many runs, and which requests."""
         runs = sum(flight.run.network in keys for flight in self._device.flights())
@@ -277,6 +288,7 @@ class Server:
     def forget(self, keys: Collection[str]) -> None:
         """These networks are served no more; nothing of theirs is open."""
         self.assurance.lost(self.assurance.audits.of(keys))
+        self._backlog.stands_by(keys, None)
         for key in keys:
             gone = self.networks.pop(key)
             last = all((other.name, other.version) != (gone.name, gone.version) for other in self.networks.values())
@@ -349,37 +361,6 @@ class Server:
         if held and isinstance(ended.reply, Answer):
             return effects + self.assurance.hold(now_us, request)
         return [*effects, Forget((row.ticket,))] if held else effects
-
-    # ---- deadlines
-
-    def _time_is_up(self, now_us: int, request: Request) -> list[Effect]:
-        """A deadline has passed in the queue, or the last time at which going deeper could have begun."""
-        waiting, wanted = request.waiting, request.asked
-        if self._device.holds(waiting.ticket):
-            return []
-        if request.dropped:
-            said = "it could not have been answered within its latency bound any more"
-            return self._end(request, failure(request, "deadline", said), forget=True)
-        if waiting.optional:
-            if now_us < (until_us := give_up_us(waiting, self._hold_us)):
-                # The device has become faster since, so there is time for one more segment a little longer.
-                self._requests.due(until_us, waiting.ticket)
-                return []
-            self._backlog.remove(waiting)
-            reason: Stop = "deadline" if wanted.latency_ms is not None else "fairness"
-            return self._end(request, self._answer(request, reason, now_us), forget=True)
-        if not self.policy.demotes:
-            return []
-        self._backlog.remove(waiting)
-        if wanted.on_miss == "drop":
-            said = "its latency bound passed in the queue"
-            return self._end(request, failure(request, "deadline", said), forget=True)
-        if waiting.last_reached >= 0:
-            return self._end(request, self._answer(request, "deadline", now_us), forget=True)
-        request.late = True
-        waiting.demote(now_us)
-        self._backlog.add(waiting)
-        return []
 
     # ---- ending
 

@@ -1,7 +1,7 @@
 """The worker process: owns the engine and the device, does what the front says, and may die at any time.
 
-Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair; or
-`--socket PATH`, started by systemd, see `worker_service.py`.
+Role: `python -m delen.daemon.worker FD SETTINGS`, started by the front with one end of a socket pair; `FD ENGINE` where
+it says its settings later, see `worker_early.py`; or `--socket PATH`, started by systemd, see `worker_service.py`.
 Loads and warms up networks, takes quick profiles, carries out runs. Nothing that matters lives only here.
 Flow: Attach -> Up; Load -> Loaded | Failed; Measure -> Measured | Failed; Post -> ExitDone ... | RunFailed |
 RunReturned. A second Post waits in the pipe while the first runs.
@@ -31,7 +31,7 @@ from ..profiles.measure import QUICK, measure
 from ..profiles.meters import Meter, best_meter
 from ..profiles.schema import ProfileError
 from .arena import Arena
-from .engines import make_replay, make_runner
+from .engines import make_replay, make_runner, preload
 from .execute import Executor, Network
 from .notify import Notifier
 from .pipe import Attach, Begin, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, ToWorker, Up
@@ -190,6 +190,16 @@ def _clock_us() -> int:
     return time.clock_gettime_ns(CLOCK) // 1000
 
 
+def _settings(pipe: Pipe, said: str) -> Settings | Begin:
+    """What this worker is to be: as it was started with, or as the front says later. Raises PipeClosed."""
+    if said.startswith("{"):
+        return msgspec.json.decode(said, type=Settings)
+    preload(said)
+    message = pipe.receive_at_worker()
+    assert isinstance(message, Begin)
+    return message
+
+
 def main(arguments: list[str]) -> int:
     """Run until the front goes away. Exit codes: 0 the front closed, 70 the engine or device failed."""
     how, said = arguments
@@ -202,7 +212,7 @@ def main(arguments: list[str]) -> int:
         alive = Alive()
         pipe = Pipe(socket.socket(fileno=int(how)))
     try:
-        settings = begin(pipe) if how == "--socket" else msgspec.json.decode(said, type=Settings)
+        settings = begin(pipe) if how == "--socket" else _settings(pipe, said)
         worker = Worker(pipe, settings, alive)
         worker.attach(*pipe.receive_attach())
         worker.serve()

@@ -21,8 +21,9 @@ from ..exits.bundle import Bundle
 from ..policies.view import Run
 from .arena import Arena, Need
 from .config import Config
-from .pipe import Attach, Drop, Load, Measure, Pipe, PipeClosed, Post, ToFront
+from .pipe import Attach, Begin, Drop, Load, Measure, Pipe, PipeClosed, Post, ToFront
 from .records import ExitDone, Payload
+from .worker_early import Early
 
 # No step takes an hour; a worker that says so is not in its right mind.
 TOOK_US_MAX = 3_600_000_000
@@ -43,12 +44,22 @@ class WorkerProcess:
     # Else nobody here knows when it begins.
     started_here = True
 
-    def __init__(self, config: Config, hosted: Mapping[str, Hosted], now_us: int, *, voice: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hosted: Mapping[str, Hosted],
+        now_us: int,
+        *,
+        voice: int | None = None,
+        early: Early | None = None,
+    ) -> None:
         """Start it and tell it what to load. Raises OSError where no process can be started.
 
         `voice`: descriptor that it says its words to, see `worker_words.py`; None: to where this process does.
+        `early`: one that has been started already.
         """
         self._voice = voice
+        self._early = early
         self.started_us = now_us
         self.killed_us = 0
         self.abandoned = False
@@ -60,6 +71,9 @@ class WorkerProcess:
 
     def _start(self) -> None:
         config = self._config
+        if self._early is not None:
+            self._begin(self._early)
+            return
         self._pipe, theirs = Pipe.pair()
         told = {name: getattr(config, name) for name in ("engine", "device", "threads", "spin_us")}
         settings = msgspec.json.encode(told).decode()
@@ -78,6 +92,15 @@ class WorkerProcess:
             raise
         # One that dies at once closes its end; `receive` finds its last words there, which say why.
         with contextlib.suppress(PipeClosed):
+            self._tell()
+
+    def _begin(self, early: Early) -> None:
+        """Take this process, and tell it what it would have been started with."""
+        self.started_us -= early.take()
+        self._pipe, self._process = Pipe.of(early.end), early.process
+        config = self._config
+        with contextlib.suppress(PipeClosed):
+            self._pipe.send(Begin(config.engine, config.device, config.threads, config.spin_us))
             self._tell()
 
     def _tell(self) -> None:

@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from .config import Config
 from .log_writer import Log
+from .worker_early import Early
 from .worker_process import Hosted, WorkerProcess
 
 # A traceback is some 30 lines; whoever says more than this in a window has nothing new to say.
@@ -73,8 +74,16 @@ class Voice:
 class Words:
     """The pipes of all workers that this process has started, and the thread that reads them."""
 
-    def __init__(self, note: Log, clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000) -> None:
+    def __init__(
+        self,
+        note: Log,
+        early: Early | None = None,
+        *,
+        clock_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
+    ) -> None:
+        """`early`: a worker that has been started already; the first that is wanted."""
         self._note = note
+        self._early = early
         self._clock_us = clock_us
         self._voices: dict[int, Voice] = {}
         self._epoll = select.epoll()
@@ -86,6 +95,11 @@ class Words:
 
     def begin(self, config: Config, hosted: Mapping[str, Hosted], now_us: int) -> WorkerProcess:
         """Start a worker whose words come here. Raises OSError where no process can be started."""
+        early, self._early = self._early, None
+        if early is not None:
+            worker = WorkerProcess(config, hosted, now_us, early=early)
+            self._hear_from(early.voice, worker)
+            return worker
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             worker = WorkerProcess(config, hosted, now_us, voice=theirs)
@@ -94,10 +108,13 @@ class Words:
             raise
         finally:
             os.close(theirs)
-        os.set_blocking(ours, False)
-        self._voices[ours] = Voice(f"worker {worker.pid}", self._clock_us())
-        self._epoll.register(ours, select.EPOLLIN)
+        self._hear_from(ours, worker)
         return worker
+
+    def _hear_from(self, fd: int, worker: WorkerProcess) -> None:
+        os.set_blocking(fd, False)
+        self._voices[fd] = Voice(f"worker {worker.pid}", self._clock_us())
+        self._epoll.register(fd, select.EPOLLIN)
 
     def close(self) -> None:
         """Take in the last words, for a second at most."""

@@ -216,7 +216,8 @@ class Waiting:
     `mandatory` or the next one where that is deeper. `nearest`: the next exit with a gate, else `expected`. `spare`:
     beyond its tenant's share of the device, so it runs only in time nobody within theirs needs. `owed_us`: device time
     its mandatory part is counted with until it ends. `most_us`: the same to `target` in a batch of its own, where its
-    tenant has a quota; `most_mj`: the most it may be charged, where its tenant's energy is capped.
+    tenant has a quota; `most_mj`: the most it may be charged, where its tenant's energy is capped. `doubtful`: it may
+    end the worker, and others would suffer, so it is out of sight until that costs them least.
     """
 
     ticket: int
@@ -234,6 +235,7 @@ class Waiting:
     audit: bool = False
     staged: bool = False
     alone: bool = False
+    doubtful: bool = False
     spare: bool = False
     stage: int = 0
     last_reached: int = -1

@@ -1,7 +1,8 @@
 """A simulated device that some inputs kill.
 
 Role: `Deadly` is a `Simulation` whose worker dies at the first exit of a run with such an input in it, as one would
-that an engine's fault takes down; `Deadly.poison` does the same to one made elsewhere. Does not: check anything.
+that an engine's fault takes down; `Deadly.poison` does the same to one made elsewhere, and `stand_by` gives one a
+spare. Does not: check anything.
 """
 
 from __future__ import annotations
@@ -58,3 +59,35 @@ class Deadly(Simulation):
 
         simulation._at_exit = at_exit  # type: ignore[method-assign]
         return found
+
+
+def stand_by(simulation: Simulation, load_us: int) -> list[int]:
+    """Keep a spare, loaded so long after the one before it took over or a worker got ready; returns how long each death
+    kept the device away, filled in as they happen.
+    """
+    server, keys, away_us = simulation.server, tuple(simulation.server.networks), list[int]()
+    warm, cold_us = True, simulation._restart_us
+    server.spare(keys, warm=True)
+
+    def loaded(generation: int) -> None:
+        nonlocal warm
+        if generation == simulation._generation:
+            warm = True
+            server.spare(keys, warm=True)
+
+    def lose() -> None:
+        nonlocal warm
+        simulation._generation += 1
+        if simulation._watch is not None:
+            simulation._watch.lost()
+        simulation._running = simulation._posted = None
+        now_us, wait_us = simulation.now_us, 0 if warm else cold_us
+        warm = False
+        away_us.append(wait_us)
+        server.spare(keys, warm=False)
+        simulation._take(server.worker_lost(now_us, now_us + wait_us))
+        simulation.at(now_us + wait_us, simulation._back, simulation._generation)
+        simulation.at(now_us + wait_us + load_us, loaded, simulation._generation)
+
+    simulation._lose = lose  # type: ignore[method-assign]
+    return away_us

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import zmq
 
 from delen.clients.wire import Answer
 from delen.daemon.crew import MESSAGES_MAX
@@ -123,3 +125,41 @@ def test_a_certificate_that_is_withdrawn_is_written_down_for_the_bundle_it_was_o
     [(tenant, bundle, reason)] = kept
     assert (tenant, bundle.manifest.version, reason) == ("b", served.version, "drift")
     assert any("recalibrate" in text for text in loop.said)
+
+
+class Starting(Loop):
+    """A start that is told to end when it has looked three times; `found`: what it was woken by each time."""
+
+    def __init__(self) -> None:
+        self._signals, self._wake = socket.socketpair()
+        self._crew: Any = SimpleNamespace(
+            state="starting", lanes=[], start=lambda _: None, tick=lambda _: [], filenos=list[int]
+        )
+        self._config: Any = SimpleNamespace(networks=["net"])
+        self._lifecycle: Any = SimpleNamespace(phase="starting", ending=False, starting=self._looked)
+        self._poller: Any = SimpleNamespace(poll=self._poll)
+        self._worker_fds = []
+        self.found: list[int] = []
+
+    def _catch_signals(self) -> None:
+        """None are to be caught."""
+
+    def _poll(self, _timeout_ms: int) -> list[tuple[int, int]]:
+        poller = zmq.Poller()
+        poller.register(self._signals.fileno(), zmq.POLLIN)
+        ready = poller.poll(0)
+        self.found.append(len(ready))
+        return ready
+
+    def _looked(self, _now_us: int, _said: str) -> None:
+        self._lifecycle.ending = len(self.found) == 3
+
+
+def test_who_wakes_a_loop_that_waits_for_its_worker_wakes_it_once() -> None:
+    """Woken for ever, it took a whole processor from the worker until that was ready."""
+    loop = Starting()
+    loop._rouse()
+    loop.start()
+    assert loop.found == [1, 0, 0]
+    loop._signals.close()
+    loop._wake.close()
