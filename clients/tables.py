@@ -126,7 +126,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(field) for name, field in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    # A file's name need not be text; it is shown as stderr would show it.
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def say(text: str) -> None:

@@ -96,6 +96,7 @@ WRONG: Mapping[str, Sequence[str]] = {
     "an option that clears the screen": ("--\x1b[2J",),
     "a socket of bytes that are no text": ("ps", "--endpoint", "\udcff"),
     "a setting of bytes that are no text": ("serve", "--check", "--dev", "--policy", "\udcff"),
+    "a key of bytes that are no text, told to programs": ("sign", "x", "--key", "\udcff", "--json"),
     "a command of 5,000 letters": ("x" * 5_000,),
     "a sample below none": ("infer", "digits", "--sample", "-1"),
     "a bound of words": ("infer", "digits", "--sample", "0", "--latency-ms", "fast"),
