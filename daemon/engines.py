@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from ..exits.bundle import Bundle
@@ -35,9 +34,11 @@ def make_runner(engine: str, device: str, threads: int) -> Runner:
 
 def preload(engine: str) -> None:
     """Load what this engine takes long to load, and touch nothing. Whatever is missing, `make_runner` says."""
-    if engine in ("onnx", "torch"):
-        with contextlib.suppress(ImportError):
-            import_module(f"..exits.{engine}_runner", __package__)
+    with contextlib.suppress(ImportError):
+        if engine == "onnx":
+            from ..exits import onnx_runner  # noqa: F401
+        elif engine == "torch":
+            from ..exits import torch_runner  # noqa: F401
 
 
 def make_replay(profile: Path, bundle: Bundle, sleep: Callable[[float], None]) -> Runner:
