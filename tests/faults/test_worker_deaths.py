@@ -32,7 +32,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.faults]
 
 # How long a run may take before it counts as hung.
 HUNG_MS = 400
-SETTINGS = f"[limits]\nrun_ms_min = {HUNG_MS}\n"
+# The engine's faults are to be counted here, not to bar the network.
+SETTINGS = f"[limits]\nrun_ms_min = {HUNG_MS}\nfaults_max = 1000000\n"
 # What else waits when a worker dies.
 QUEUED = 20
 EXIT, EXCEPTION, LOOP, MEMORY, DEVICE = 901, 902, 903, 904, 905
@@ -182,8 +183,8 @@ def test_a_fault_of_the_engine_costs_nobody_who_waits_an_answer(daemon: PrivateD
     assert said.get(kind, "") in daemon.log()
 
 
-def loaded_spare(daemon: PrivateDaemon, plain: Plain) -> tuple[psutil.Process, psutil.Process]:
-    """The worker and its spare, once that has nothing left to do."""
+def loaded_spare(daemon: PrivateDaemon, plain: Plain) -> psutil.Process:
+    """The worker, once its spare has nothing left to do."""
     while True:
         children = psutil.Process(daemon.pid).children()
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -191,8 +192,9 @@ def loaded_spare(daemon: PrivateDaemon, plain: Plain) -> tuple[psutil.Process, p
             # It says nothing when it is loaded, but this much it needs at the least, and then it waits.
             if len(workers) == 2 and workers[1].cpu_times().user >= 0.15:
                 asleep = [workers[1].status() == psutil.STATUS_SLEEPING for _ in range(20) if not plain.until_pong()]
-                if all(asleep):
-                    return workers[0], workers[1]
+                # The one that was killed last may have been counted.
+                if all(asleep) and workers[0].is_running() and workers[0].status() != psutil.STATUS_ZOMBIE:
+                    return workers[0]
         assert plain.until_pong() == []
 
 
@@ -200,7 +202,7 @@ def test_a_spare_that_stands_by_takes_over(folder: Path) -> None:
     took_s = []
     with mortal(folder, f"spare = true\n{SETTINGS}") as daemon, Plain(daemon) as plain:
         for done in range(count("P5 deaths of each kind")):
-            first, _ = loaded_spare(daemon, plain)
+            first = loaded_spare(daemon, plain)
             number = (signal.SIGSEGV, signal.SIGKILL)[done % 2]
             with held(first):
                 hit, *queued = [plain.infer() for _ in range(QUEUED + 1)]
@@ -223,7 +225,7 @@ def test_what_cannot_be_run_again_in_time_is_told_so_at_once(daemon: PrivateDaem
             worker = worker_of(daemon)
             with held(worker):
                 # Starting another takes longer than this.
-                hurried = plain.infer(latency_ms=80.0)
+                hurried = plain.infer(latency_ms=30.0)
                 assert plain.until_pong() == []
                 since_s = time.monotonic()
                 worker.kill()
