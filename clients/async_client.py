@@ -19,8 +19,10 @@ from .connection import TICK_US
 from .endpoints import locate
 from .errors import Cancelled
 from .info import NetworkInfo
-from .inputs import bounds_of
+from .inputs import adaptation_of, bounds_of
 from .wire import (
+    Adapt,
+    Adapted,
     Feedback,
     Manage,
     Managed,
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from .adaptation import Adapts
     from .bounds import Bounds
-    from .inputs import BoundArguments, Conditions, InferArguments, InputLike
+    from .inputs import AdaptArguments, BoundArguments, Conditions, InferArguments, InputLike
     from .results import Result
 
 
@@ -101,6 +104,11 @@ class AsyncClient(Asking):
     async def traces(self, tenant: str = "", after: int = 0) -> TraceList:
         """How a tenant's last requests went (default: this one's), those with numbers above `after`; a page of them."""
         reply: TraceList = await self._ask(Traces, tenant, after)
+        return reply
+
+    async def adapt(self, policy: Adapts | None = None, **said: Unpack[AdaptArguments]) -> Adapted:
+        """As `Client.adapt`."""
+        reply: Adapted = await self._ask(Adapt, adaptation_of(policy, said))
         return reply
 
     async def feedback(self, request: Result | bytes, label: SupportsIndex) -> bool:

@@ -38,9 +38,11 @@ COMMANDS = {
     "demo": ("command_demo", "Watch five tenants with different bounds share one daemon."),
     "load": ("command_load", "Offer load and measure what the bounds are worth."),
     "network": ("command_network", "Add, swap or remove a network while the daemon serves."),
+    "adapt": ("command_adapt", "Change how this tenant's requests adapt: by a battery, load, conditions."),
     "keys": ("command_keys", "Say who may ask: users, keys, rights and limits of tenants."),
     "gateway": ("command_gateway", "Serve metrics, health and traces over HTTP."),
     "simulate": ("command_simulate", "See on a virtual clock what a policy would be worth."),
+    "plan": ("command_plan", "See which board serves how many tenants within your bounds."),
     "bench": ("command_bench", "Measure delen itself."),
     "doctor": ("command_doctor", "Check this machine and say what to fix."),
     "install-service": ("command_install", "Run the daemon as a systemd service."),
@@ -97,12 +99,15 @@ class DelenGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
+            if ctx.meta[ASKED_JSON]:
+                _print_failure(ctx, error, Line(error.format_message(), ExitCode(error.exit_code)))
             raise _escaped(error) from None
         except (click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(ExitCode.INTERRUPTED)
         except Exception as error:
+            # The top of the process: whatever nobody expected becomes one line too, which says that it is a fault.
             if os.environ.get("DELEN_DEBUG"):
                 traceback.print_exc()
             from ..daemon.log_lines import escaped

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     help="Of the data; `all` only if the network was trained on none of it.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is held out.")
-@click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with the torch engine.")
+@click.option("--engine", type=click.Choice(["onnx", "torch", "tensorrt"]), default="onnx", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with torch and tensorrt.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of the engine.")
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where calibrations are kept.")
 @json_option

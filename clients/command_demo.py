@@ -28,7 +28,13 @@ TENANTS = ("camera", "inspector", "sensor", "archive", "door")
 @click.command("demo")
 @click.option("--plot", type=click.Path(path_type=Path), default=None, help="Also draw what happened, as PNG or SVG.")
 @click.option("--phase-s", type=click.FloatRange(min=2), default=12.0, show_default=True, help="Length of each third.")
-@click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="What runs.")
+@click.option(
+    "--engine",
+    type=click.Choice(["onnx", "torch", "tensorrt"]),
+    default="onnx",
+    show_default=True,
+    help="What runs.",
+)
 @json_option
 def demo_command(plot: Path | None, phase_s: float, engine: str, as_json: bool) -> None:
     """Watch five tenants with different bounds share one daemon through a burst of twice its capacity.

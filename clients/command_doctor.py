@@ -16,35 +16,28 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import click
 from rich.text import Text
 
 from .exit_codes import ExitCode
+from .findings import Finding, State
 from .options import connect, connection_options
 from .tables import Column, json_option, print_json, print_table, say, warn
 
-State = Literal["ok", "warn", "fail"]
 CORE_PACKAGES = ("numpy", "pyzmq", "msgspec", "click", "rich")
 # A listener that runs out of descriptors ends the process (libzmq 4.3.5, ipc; at a limit of 128, 113 connections do).
 OPEN_FILES_MIN = 1024
-# Two networks, their features at batch 32 and the engine fit with room to spare.
-MEMORY_MIN_BYTES = 1 << 30
-
-
-class Finding(NamedTuple):
-    """One thing looked at: how it stands, what was found, and what to do where it is not well."""
-
-    check: str
-    state: State
-    found: str
-    fix: str = ""
 
 
 @click.command("doctor")
 @connection_options
-@click.option("--devices", is_flag=True, help="Instead: let the engine's service open the GPU that is here.")
+@click.option(
+    "--devices",
+    is_flag=True,
+    help="Instead: let the services open the GPU that is here, and what meter and clock need.",
+)
 @click.option("--prefix", type=click.Path(file_okay=False, path_type=Path), help="With --devices: write below DIR.")
 @json_option
 def doctor_command(as_json: bool, devices: bool, prefix: Path | None, **options: Any) -> None:
@@ -67,17 +60,24 @@ def doctor_command(as_json: bool, devices: bool, prefix: Path | None, **options:
 
 
 def _devices(root: Path, *, as_json: bool) -> None:
-    """Let the engine's service open the GPU's nodes, and say which they are."""
+    """Let the engine's service open the GPU's nodes, and the front's what its configuration asks for; say which."""
+    from . import command_doctor_service as front
     from .device_nodes import write_drop_in
 
     path, nodes = write_drop_in(root)
+    front_path, faults = front.write_drop_in(root)
+    written = [str(each) for each in (path, front_path) if each is not None]
     if as_json:
-        print_json({"path": None if path is None else str(path), "nodes": [node._asdict() for node in nodes]})
-    elif path is None:
-        say("no GPU here: the engine needs no devices")
+        print_json({"paths": written, "nodes": [node._asdict() for node in nodes], "faults": faults})
     else:
-        print_table([node._asdict() for node in nodes], _NODE_COLUMNS)
-        say(f"wrote {path}; in force after: systemctl daemon-reload && systemctl restart delen")
+        if path is None:
+            say("no GPU here: the engine needs no devices")
+        else:
+            print_table([node._asdict() for node in nodes], _NODE_COLUMNS)
+        if written:
+            say(f"wrote {', '.join(written)}; in force after: systemctl daemon-reload && systemctl restart delen")
+    for fault in faults:
+        warn(fault)
     for node in nodes:
         if not node.opens:
             warn(f"{node.path} opens for group {node.group} alone, and not to write: udev rules should say 0660")
@@ -141,35 +141,35 @@ def _engines() -> Iterator[Finding]:
 
 
 def _networks() -> Iterator[Finding]:
-    from ..exits.bundle import BundleError, load_bundle, shipped_directory
+    from ..exits.bundle import Bundle, BundleError, load_bundle, shipped_directory
+    from .command_doctor_board import memory
 
+    bundles: list[Bundle] = []
     directory = shipped_directory()
     found = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
     if not found:
         yield Finding("networks", "fail", f"no bundles in {directory}", "install delen again")
     for path in found:
         try:
-            manifest = load_bundle(path).manifest
+            bundles.append(load_bundle(path))
         except BundleError as error:
             yield Finding(f"network {path.name}", "fail", str(error), "install delen again")
         else:
+            manifest = bundles[-1].manifest
             yield Finding(f"network {path.name}", "ok", f"version {manifest.version}, {len(manifest.exits)} exits")
+    yield from memory(bundles=bundles)
 
 
 def _board() -> Iterator[Finding]:
     from ..profiles.board import read_board, temperature_c
-    from ..profiles.meters import best_meter
+    from .command_doctor_board import gpu, meters, power_mode, software
 
     board = read_board()
     yield Finding("board", "ok", f"{board.board}, {board.processor}, {board.cores} cores")
-    fix = "" if board.power_mode else "profiles cannot tell one power mode from another here"
-    yield Finding("power mode", "ok" if board.power_mode else "warn", board.power_mode or "the board does not say", fix)
     heat = temperature_c()
     yield Finding("temperature", "ok" if heat is not None else "warn", "no sensor" if heat is None else f"{heat:.1f} C")
-    meter = best_meter()
-    measured = meter.source == "measured"
-    fix = "" if measured else "energies are labelled so everywhere; set watts in the configuration to this board's"
-    yield Finding("power meter", "ok" if measured else "warn", f"{meter.source}: {meter.model}", fix)
+    for look in (software, gpu, power_mode, meters):
+        yield from look()
 
 
 def _limits() -> Iterator[Finding]:
@@ -177,19 +177,17 @@ def _limits() -> Iterator[Finding]:
     enough = soft >= OPEN_FILES_MIN or soft == resource.RLIM_INFINITY
     fix = "" if enough else f"ulimit -n {OPEN_FILES_MIN}, or LimitNOFILE= in the unit: a flood of connections ends it"
     yield Finding("open files", "ok" if enough else "fail", f"{soft} of at most {hard}", fix)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fits = memory >= MEMORY_MIN_BYTES
-    fix = "" if fits else "serve fewer networks, or a smaller limits.batch_max"
-    yield Finding("memory", "ok" if fits else "warn", f"{memory / 2**30:.1f} GiB", fix)
 
 
 def _state() -> Iterator[Finding]:
-    from ..profiles.store import state_directory
+    from ..profiles.store import SYSTEM_STATE, state_directory
+    from .command_doctor_board import held_clock
     from .places import runtime_directories
 
     state = state_directory(os.environ, os.getuid())
     yield _directory("state directory", state, "name another with --state-dir or DELEN_STATE_DIR")
     yield from _kept(state)
+    yield from held_clock(dict.fromkeys([state, SYSTEM_STATE]))
     runtime = runtime_directories(os.environ, os.getuid())[0]
     yield _directory("runtime directory", runtime, "name another with --runtime-dir or DELEN_RUNTIME_DIR")
 

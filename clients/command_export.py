@@ -34,6 +34,7 @@ STAGES = {"graphs": "graphs", "calibrate": "calibrating", "test": "testing", "wr
     show_default=True,
     help="What the graphs compute in.",
 )
+@click.option("--symmetric", is_flag=True, help="int8 as TensorRT takes it: signed, without offsets; slower on x86.")
 @click.option(
     "--calibrate-on",
     type=click.Choice(["train", "test"]),

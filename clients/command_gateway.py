@@ -91,7 +91,7 @@ async def _serve(address: tuple[str, int], options: dict[str, Any], *, as_json: 
 def _board() -> Callable[[], Board]:
     """Reads the board's sensors anew at each call; which there are is found out once."""
     from ..profiles.board import temperature_c
-    from ..profiles.meters import find_rails, rail_power_mw
+    from ..profiles.meter_ina3221 import find_rails, rail_power_mw
     from .gateway_metrics import Board
 
     rails = find_rails()

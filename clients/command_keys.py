@@ -231,7 +231,7 @@ keys_command.add_command(rotate_server_command)
 @click.argument("what", metavar="KEY_FILE|PUBLIC_KEY")
 @json_option
 def fingerprint_command(what: str, as_json: bool) -> None:
-    """The short form of a public key, to be compared by eye."""
+    """The short form of a public key, to be compared by eye. Before one that begins with a dash, say --."""
     from .key_text import fingerprint, key_fault
     from .keys import read_key
 

@@ -7,11 +7,13 @@ request. Does not: measure by itself, or talk to a daemon; a running one takes t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .exit_codes import CommandFailed, ExitCode
 from .options import OVER_ZERO
 from .tables import (
     Column,
@@ -48,10 +50,12 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.argument("network")
 @click.option("--batches", callback=_sizes, default="1,2,4,8,16,32", show_default=True, help="Sizes to measure.")
 @click.option("--quick", is_flag=True, help="At most 5 s, with wider margins.")
-@click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with the torch engine.")
+@click.option("--engine", type=click.Choice(["onnx", "torch", "tensorrt"]), default="onnx", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, or cuda with torch and tensorrt.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of the engine.")
+@click.option("--meter", default="auto", show_default=True, help="As in the configuration; none: by the model.")
 @click.option("--watts", type=OVER_ZERO, help="Power of one busy core, where no meter is found.")
+@click.option("--clocks", metavar="MHZ,MHZ|all", help="At these GPU clocks, one after the other; takes rights to set.")
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Where profiles are kept.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw it, too.")
 @click.option("--all", "every_step", is_flag=True, help="Also print every segment, head and batch size as measured.")
@@ -69,7 +73,10 @@ def profile_command(network: str, plot: Path | None, every_step: bool, as_json: 
         _check_plot(plot)
     state = state_directory(os.environ, os.getuid(), flag=options["state_dir"])
     bundle = load_bundle(find_bundle(network, [shipped_directory()]))
-    profile = _measure(bundle, options)
+    if options["clocks"]:
+        *_, profile = _at_clocks(bundle, options, lambda one: say(f"written to {write_profile(state, one)}"))
+    else:
+        profile = _measure(bundle, options)
     path = write_profile(state, profile)
     if plot is not None:
         from ..profiles.plot import draw_profile
@@ -86,12 +93,18 @@ def profile_command(network: str, plot: Path | None, every_step: bool, as_json: 
 
 def _measure(bundle: Bundle, options: dict[str, Any]) -> Profile:
     from ..daemon.engines import make_runner
-    from ..profiles.board import ROOT
     from ..profiles.measure import FULL, QUICK, measure
-    from ..profiles.meters import best_meter
+    from ..profiles.meters import WATTS_PER_CORE, MeterError, best_meter
 
-    runner = make_runner(options["engine"], options["device"], options["threads"])
-    meter = best_meter() if options["watts"] is None else best_meter(ROOT, options["watts"])
+    def tell(said: str) -> None:
+        bars.update(bar, description=said)
+
+    runner = make_runner(options["engine"], options["device"], options["threads"], tell)
+    watts = options["watts"] or WATTS_PER_CORE
+    try:
+        meter = best_meter(watts=watts, said=options["meter"], device=runner.device)
+    except MeterError as error:
+        raise click.BadParameter(str(error), param_hint="--meter") from error
     with progress() as bars:
         bar = bars.add_task(f"measuring {bundle.manifest.name}", total=100)
 
@@ -107,6 +120,42 @@ def _measure(bundle: Bundle, options: dict[str, Any]) -> Profile:
             budget=QUICK if options["quick"] else FULL,
             on_progress=on_progress,
         )
+
+
+def _at_clocks(bundle: Bundle, options: dict[str, Any], keep: Callable[[Profile], None]) -> list[Profile]:
+    """A profile at each of the clocks asked for, slowest first, kept at once; then the GPU has its own limits again."""
+    from ..profiles.board_clocks import ClockError, find_gpu
+
+    gpu = find_gpu()
+    if gpu is None:
+        raise click.UsageError("--clocks: this machine has no GPU whose clock can be set")
+    found = []
+    try:
+        try:
+            for khz in _steps(options["clocks"], gpu.steps_khz):
+                gpu.set(khz)
+                say(f"GPU at {khz / 1000:g} MHz")
+                found.append(_measure(bundle, options))
+                keep(found[-1])
+        finally:
+            gpu.restore()
+    except ClockError as error:
+        raise CommandFailed(f"--clocks: {error}", ExitCode.PERMISSION) from error
+    return found
+
+
+def _steps(said: str, known: Sequence[int]) -> list[int]:
+    """The clocks meant, kHz; whole megahertz stand for the clock they begin."""
+    if said == "all" and known:
+        return list(known)
+    found = []
+    for word in said.split(","):
+        khz = next((khz for khz in known if word in (f"{khz // 1000}", f"{khz / 1000:g}")), None)
+        if khz is None:
+            has = ", ".join(f"{each / 1000:g}" for each in known) or "none it names"
+            raise click.UsageError(f"--clocks: the GPU has no clock of {word!r} MHz; it has {has}, or all")
+        found.append(khz)
+    return sorted(found)
 
 
 def _samples(network: str) -> Labelled | None:

@@ -49,6 +49,10 @@ def _options(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 @click.option(
     "--profile", type=InputPath(), metavar="FILE", help="With --journal: what if the device had this profile."
 )
+@click.option(
+    "--device", metavar="BOARD@CLOCK", help="On a board there are published figures of, e.g. jetson-tx2@726MHz."
+)
+@click.option("--devices", is_flag=True, help="List those boards, and where the figures are from.")
 @click.option("--list", "list_them", is_flag=True, help="List the scenarios that come with delen.")
 @click.option(
     "--policy", "policies", multiple=True, metavar="P", help="Only this one, by label or name; may be repeated."
@@ -80,13 +84,20 @@ def simulate_command(
     if list_them:
         _list(as_json)
         return
+    if options.pop("devices"):
+        from .command_plan import list_devices
+
+        list_devices(as_json=as_json)
+        return
     if options["journal"] is not None:
         from .command_journal import replay_command
 
         replay_command(ctx, as_json=as_json, **options)
         return
     if scenario is None:
-        raise click.UsageError("name a scenario, or --list them, or name a --journal", ctx)
+        if options["device"] is None:
+            raise click.UsageError("name a scenario, or --list them, or name a --journal or a --device", ctx)
+        scenario = "clocks"
     from ..daemon.scenario import load_scenario
     from ..daemon.scenario_plot import check_plot, draw_findings
 
@@ -111,6 +122,8 @@ def plan_of(scenario: Scenario, **said: Any) -> Plan:
     """The part of a scenario that was asked for; `said`: the command's options by name, each may be left out."""
     from ..daemon.scenario_bench import Plan
 
+    if said.get("device"):
+        scenario = _on_device(scenario, said["device"])
     changed = msgspec.structs.replace(
         scenario,
         cases=tuple(_cases(scenario, said.get("cases") or (), said.get("loads") or ())),
@@ -127,6 +140,22 @@ def plan_of(scenario: Scenario, **said: Any) -> Plan:
         check=said.get("check") != "off",
         per_tenant=bool(said.get("per_tenant")),
     )
+
+
+def _on_device(scenario: Scenario, device: str) -> Scenario:
+    """All its networks as they are on a board there are figures of."""
+    from ..profiles.boards import clocked, parse_spec
+    from ..profiles.schema import ProfileError
+
+    try:
+        spec = parse_spec(device)
+        for network in scenario.networks:
+            known = clocked(spec.board, network.name)
+            known.at(spec.clock_khz, known.modes[0] if spec.mode is None else spec.mode)
+    except ProfileError as error:
+        raise click.UsageError(f"{scenario.name} on {device}: {error}") from None
+    networks = tuple(msgspec.structs.replace(network, device=device) for network in scenario.networks)
+    return msgspec.structs.replace(scenario, networks=networks, title=f"{scenario.title}, on {device}")
 
 
 def run(plan: Plan, processes: int | None) -> Findings:

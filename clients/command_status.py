@@ -15,6 +15,7 @@ from .tables import (
     Column,
     count,
     histogram,
+    joules,
     json_option,
     millijoules,
     milliseconds,
@@ -30,7 +31,7 @@ from .tables import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .info import Drift, NetworkInfo, TenantStats
+    from .info import DeviceEnergy, Drift, MeterInfo, NetworkInfo, TenantStats
     from .wire import StatsReply
 
 
@@ -120,8 +121,11 @@ def _show(stats: StatsReply, *, as_json: bool) -> None:
                 "queued": stats.queued,
                 "worker": stats.worker,
                 "worker_restarts": stats.worker_restarts,
+                "spare": stats.spare,
                 "tenants": stats.tenants,
                 "networks": stats.networks,
+                "meter": stats.meter,
+                "energy": stats.energy,
             }
         )
     else:
@@ -130,7 +134,9 @@ def _show(stats: StatsReply, *, as_json: bool) -> None:
 
 def _screen(stats: StatsReply) -> RenderableType:
     restarts = f", {stats.worker_restarts} restarts" if stats.worker_restarts else ""
-    title = f"up {_duration(stats.uptime_us)}  queued {stats.queued}  worker {stats.worker}{restarts}"
+    spare = f", spare {stats.spare}" if stats.spare else ""
+    title = f"up {_duration(stats.uptime_us)}  queued {stats.queued}  worker {stats.worker}{restarts}{spare}"
+    title = f"{title}  {_meter(stats.meter)}{_drawn(stats.energy)}"
     rows = [row for tenant in stats.tenants for row in _tenant_rows(tenant)]
     columns = [each for each in _TENANT_COLUMNS if each.key not in _RARE or any(row.get(each.key) for row in rows)]
     return table(rows, columns, title)
@@ -171,6 +177,24 @@ def _standing(drift: Drift | None) -> str | None:
     told = [f"{drift.differed} of {drift.audits} audits differ"] if drift.audits else []
     told += [f"{drift.wrong} of {drift.labels} labels say wrong"] if drift.labels else []
     return f"{'WITHDRAWN' if drift.withdrawn else 'stands'}{': ' if told else ''}{', '.join(told)}"
+
+
+def _meter(meter: MeterInfo) -> str:
+    if meter.state == "none":
+        return "no power meter"
+    if meter.power_mw is None:
+        return f"power meter {meter.state.upper()} for {_duration(meter.for_us)}"
+    return f"drawing {meter.power_mw / 1000:.2f} W"
+
+
+def _drawn(energy: DeviceEnergy) -> str:
+    """What the device drew in all, idle apart; and what its battery has left."""
+    told = ""
+    if energy.idle_mj is not None:
+        told = f"  runs {joules(energy.runs_mj / 1000)} {energy.source}, idle {joules(energy.idle_mj / 1000)}"
+    if energy.battery_j is not None and energy.battery_s is not None:
+        told = f"{told}  battery {joules(energy.battery_j)} to last {_duration(int(energy.battery_s * 1e6))}"
+    return told
 
 
 def _duration(value_us: int) -> str:

@@ -25,6 +25,8 @@ from .errors import SERVE_HINT, BadReply, Cancelled, DeadlineExceeded, DelenErro
 from .info import NetworkInfo
 from .wire import (
     VERSION,
+    Adapt,
+    Adapted,
     Answer,
     BoundsSet,
     Cancel,
@@ -80,6 +82,7 @@ _EXPECTED: dict[type, type] = {
     Ping: Pong,
     Traces: TraceList,
     Manage: Managed,
+    Adapt: Adapted,
 }
 
 

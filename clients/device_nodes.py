@@ -46,7 +46,7 @@ def device_nodes(devices: Path = Path("/dev")) -> list[Node]:
         if stat.S_ISCHR(status.st_mode):
             bits = stat.S_IMODE(status.st_mode)
             opens = bits & 0o006 == 0o006 or (bits & 0o060 == 0o060 and status.st_gid != 0)
-            nodes.append(Node(str(path), _group(status.st_gid), f"{bits:04o}", opens))
+            nodes.append(Node(str(path), group_of(status.st_gid), f"{bits:04o}", opens))
     return nodes
 
 
@@ -77,7 +77,8 @@ def write_drop_in(root: Path, devices: Path = Path("/dev")) -> tuple[Path | None
     return file.path, nodes
 
 
-def _group(gid: int) -> str:
+def group_of(gid: int) -> str:
+    """Its name, or its number where it has none."""
     with suppress(KeyError):
         return grp.getgrgid(gid).gr_name
     return str(gid)

@@ -54,17 +54,24 @@ def create_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
         settle(path.parent)
 
 
-def read_bounded(path: Path, bytes_max: int) -> bytes:
+def read_bounded(
+    path: Path, bytes_max: int, check: Callable[[os.stat_result, int], None] | None = None, *, follow: bool = False
+) -> bytes:
     """A whole file that is one, and no larger than it may be.
 
+    Args:
+        check: is given what the file is and its descriptor before it is read; raises where it is not to be trusted.
+        follow: `path` may be a link.
     Raises:
         OSError: it cannot be read, or is a link (ELOOP), a directory, pipe or device (EINVAL), too large (EFBIG).
     """
-    handle = os.open(path, _OLD)
+    handle = os.open(path, _OLD & ~os.O_NOFOLLOW if follow else _OLD)
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if check is not None:
+            check(found, handle)
         data = bytearray()
         # One byte more than there may be, so that a file that grows meanwhile is found out.
         while len(data) <= bytes_max:

@@ -123,6 +123,8 @@ _HINTS = {
     "not_ready": "wait for `delen ps` to show the network, then ask again",
     "shutting_down": "ask again once the daemon is back",
     "unknown_network": "`delen networks` lists those you may use",
+    "adaptation": "see what holds with `delen adapt`, and the networks' energies with `delen networks`",
+    "energy_unknown": "ask without energy_mj, or when `delen ps` shows the meter reading",
     "quarantined": "ask again in some seconds; `delen ps` shows the engine",
     "poison": "do not send this input again; report it to the daemon's operator",
     "input": "send finite numbers, prepared as `delen networks` says",

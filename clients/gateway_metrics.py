@@ -34,6 +34,7 @@ METRICS = (
     Metric("delen_build_info", "gauge", "The gateway's version.", ("version",)),
     Metric("delen_uptime_seconds", "gauge", "Since the daemon began to serve."),
     Metric("delen_worker_ready", "gauge", "Whether the engine's process takes runs."),
+    Metric("delen_spare_ready", "gauge", "Whether an engine stands by to take over; absent where none is to."),
     Metric("delen_worker_restarts_total", "counter", "How often the engine's process was started again."),
     Metric("delen_requests_total", "counter", "Requests by how they ended.", ("tenant", "model", "outcome")),
     Metric("delen_queue_depth", "gauge", "Requests accepted and not ended.", ("tenant",)),
@@ -82,6 +83,8 @@ def metrics_page(
     if stats is not None:
         page.add("delen_uptime_seconds", stats.uptime_us / 1e6)
         page.add("delen_worker_ready", int(stats.worker == "ready"))
+        if stats.spare:
+            page.add("delen_spare_ready", int(stats.spare == "ready"))
         page.add("delen_worker_restarts_total", stats.worker_restarts)
         for position, row in enumerate(stats.tenants):
             _add_tenant(page, row, row.tenant if position < tenants_max else OTHER)

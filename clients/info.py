@@ -12,11 +12,35 @@ import msgspec
 from .bounds import Record
 
 EnergySource: TypeAlias = Literal["measured", "modelled", "unknown"]
+# How a meter's last reading was: believed, or why not; `none`: there is no meter.
+MeterState: TypeAlias = Literal["reading", "missing", "frozen", "absurd", "slow", "backwards", "none"]
 # Times are counted up to each of these, and in a last count beyond: 1, 2 and 5 of each decade, 100 us to 10 s.
 EDGES_US = (
     *(100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000),
     *(100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
 )
+
+
+class Offer(Record, frozen=True):
+    """What would be feasible now, said with a refusal: each value alone, other bounds as they were asked."""
+
+    latency_ms: float | None = None
+    accuracy: float | None = None
+    energy_mj: float | None = None
+    retry_after_ms: float | None = None
+
+
+class Proof(Record, frozen=True):
+    """What an accuracy is certified by: at least `accuracy` of the answers are right, with probability `certainty`.
+
+    `n`: held-out samples it was tested on; `conditional`: also among the answers given at any exit or before. Valid for
+    inputs exchangeable with the calibration samples.
+    """
+
+    accuracy: float
+    certainty: float
+    n: int
+    conditional: bool = False
 
 
 class Preprocessing(Record, frozen=True):
@@ -42,6 +66,37 @@ class ExitInfo(Record, frozen=True):
     energy_source: EnergySource
     dominated: bool
     gmac: float | None
+
+
+class DeviceEnergy(Record, frozen=True):
+    """What the device drew since the daemon began to count. `source`: of `runs_mj`, what requests, audits and canaries
+    were charged; `idle_mj`: what the meter said beyond that, None without one.
+
+    `idle_mw`: what is drawn without work, as far as that is known. `battery_j`, `battery_w`: what its battery has left
+    and may give to last; `battery_s`: until when; None: no battery is told of. `power_w_max`: what runs may draw.
+    """
+
+    runs_mj: float = 0.0
+    source: EnergySource = "unknown"
+    idle_mj: float | None = None
+    idle_mw: float | None = None
+    battery_j: float | None = None
+    battery_w: float | None = None
+    battery_s: float | None = None
+    power_w_max: float | None = None
+
+
+class MeterInfo(Record, frozen=True):
+    """The device's power meter now. `model`: what it is and covers; `for_us`: how long it has been in this state.
+
+    `power_mw`: what it says is drawn, None where it says nothing that is believed.
+    """
+
+    state: MeterState = "none"
+    source: EnergySource = "unknown"
+    model: str = ""
+    power_mw: float | None = None
+    for_us: int = 0
 
 
 class NetworkInfo(Record, frozen=True):
@@ -145,7 +200,8 @@ class TenantStats(Record, frozen=True):
     `beyond`: requests accepted beyond its rate or share. `optional_us`: of `device_us`, what its bounds did not need,
     audits apart. `drift`: by network, for tenants whose accuracy is certified. `undeliverable`: ends whose reader was
     gone or too slow. `refusals`, `failures`: by code, of all its messages; `broken`: by bound. `latency`, `queue`: of
-    its answers, in all and until their first run, by network.
+    its answers, in all and until their first run, by network. `unsettled_mj`: of `energy_mj`, what was charged by the
+    profile a moment ago and is not measured yet; `energy_source` is of the rest.
     """
 
     tenant: str
@@ -171,3 +227,4 @@ class TenantStats(Record, frozen=True):
     broken: dict[str, int] = msgspec.field(default_factory=dict)
     latency: dict[str, Histogram] = msgspec.field(default_factory=dict)
     queue: dict[str, Histogram] = msgspec.field(default_factory=dict)
+    unsettled_mj: float = 0.0

@@ -6,12 +6,13 @@ Does not: read files (pictures.py, conditions.py) or know whether bounds can be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import msgspec
 import numpy as np
 
+from .adaptation import Adaptation, Adapts, adaptation_fault, adapts_names
 from .bounds import Bounds, Certifies, ConditionSet, Objective, OnMiss, bounds_fault
 from .errors import BadRequest
 from .info import NetworkInfo
@@ -40,6 +41,35 @@ class InferArguments(BoundArguments, total=False):
     """What may be said with one request: bounds, and the caller's place in a W3C trace."""
 
     traceparent: str
+
+
+class AdaptArguments(TypedDict, total=False):
+    """The keyword arguments of an adaptation: see `adaptation.Adaptation` for their meaning and units."""
+
+    exit: int
+    conditions: Mapping[str, Conditions]
+    energy_j: float
+    for_s: float
+    power_w: float
+
+
+def adaptation_of(policy: Adapts | None, arguments: AdaptArguments) -> Adaptation | None:
+    """An adaptation from keyword arguments; None where no policy is named. Raises BadRequest: `adaptation`."""
+    if policy is None:
+        if arguments:
+            raise BadRequest(f"{', '.join(arguments)} without a policy; name one", code="adaptation")
+        return None
+    said: dict[str, Any] = {"policy": policy, **arguments}
+    if "conditions" in said:
+        said["conditions"] = {network: tuple(sets) for network, sets in said["conditions"].items()}
+    try:
+        adaptation = msgspec.convert(said, Adaptation)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{error}; policies are {', '.join(adapts_names())}", code="adaptation") from None
+    fault = adaptation_fault(adaptation)
+    if fault:
+        raise BadRequest(fault, code="adaptation")
+    return adaptation
 
 
 def bounds_of(arguments: BoundArguments) -> Bounds:

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .durable import create_whole
+from .durable import create_whole, read_bounded
 from .errors import BadFile
 from .key_text import key_fault
 
@@ -124,23 +124,15 @@ def public_half(secret: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """The file's keys and values, once it is sure that it is a private one."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from error
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise BadFile(f"{path} is no regular file")
+
+    def check(found: os.stat_result, _: int) -> None:
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise BadFile(f"{path} can be read or written by others; chmod 600 {path}, and have the key renewed")
-        raw = os.read(handle, KEY_FILE_BYTES_MAX + 1)
+
+    try:
+        raw = read_bounded(path, KEY_FILE_BYTES_MAX, check, follow=True)
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from error
-    finally:
-        os.close(handle)
-    if len(raw) > KEY_FILE_BYTES_MAX:
-        raise BadFile(f"{path} has more than {KEY_FILE_BYTES_MAX} bytes, which no key file needs")
     return _parsed(raw, path)
 
 

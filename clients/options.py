@@ -119,6 +119,7 @@ def connect(tenant: str | None, endpoint: str | None, timeout_s: float, wait_s: 
         except Unreachable:
             if time.monotonic() >= give_up_s:
                 raise
+            # A daemon that is not there yet has no socket to wait at.
             time.sleep(WAIT_STEP_S)
 
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,12 @@ from .places import endpoint_path
 # Loading, warming up and a quick profile of two networks take 6-8 s on two busy cores.
 START_S_MAX = 90.0
 STOP_S_MAX = 10.0
+# Of a line, from when it is said until it can be read; a busy machine may be slow.
+SAID_S_MAX, SAID_STEP_S = 20.0, 0.01
 
 
 class DaemonFailed(RuntimeError):
-    """The daemon did not start; what it said is in the message."""
+    """The daemon did not start, or not do what was waited for; what it said is in the message."""
 
 
 class PrivateDaemon:
@@ -68,6 +71,18 @@ class PrivateDaemon:
     def log(self) -> str:
         """What the daemon has said so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def until_said(self, text: str, count: int = 1, *, wait_s: float = SAID_S_MAX) -> str:
+        """Wait until the log has this text `count` times, for its lines are written apart; returns it.
+
+        Raises DaemonFailed with the log: it does not.
+        """
+        until_s = time.monotonic() + wait_s
+        while (log := self.log()).count(text) < count:
+            if time.monotonic() > until_s or self._process is None or self._process.poll() is not None:
+                raise DaemonFailed(f"{text!r} was not said {count} times; said was:\n{log}")
+            time.sleep(SAID_STEP_S)
+        return log
 
     def start(self) -> None:
         """Start and wait until it is ready. Raises DaemonFailed with what it said."""

@@ -24,6 +24,8 @@ from .client import Client
 from .private_daemon import PrivateDaemon
 
 ROUNDS, ROUND_SIZE, WARM_UP = 40, 50, 200
+# By name, with their inputs' shapes; of float32.
+NETWORKS = {"identity-3k": (784,), "identity-600k": (3, 224, 224)}
 REPLY_BYTES = 40
 CALIBRATION_STEPS = 200_000
 
@@ -54,14 +56,13 @@ class RttReport(msgspec.Struct, frozen=True):
 
 def bench_rtt(rounds: int = ROUNDS, on_progress: Callable[[int, int], None] = lambda done, total: None) -> RttReport:
     """Start an echo and a daemon, measure both in turns. `on_progress`: rounds done, rounds in all."""
-    networks = {"identity-3k": (784,), "identity-600k": (3, 224, 224)}
     sizes = []
-    with tempfile.TemporaryDirectory(prefix="delen-") as scratch, PrivateDaemon(["bench"], list(networks)) as daemon:
+    with tempfile.TemporaryDirectory(prefix="delen-") as scratch, PrivateDaemon(["bench"], list(NETWORKS)) as daemon:
         address = f"ipc://{Path(scratch) / 'echo'}"
         echo = subprocess.Popen([sys.executable, "-m", "delen.clients.rtt_bench", address])
         try:
             with Client("bench", endpoint=daemon.endpoint("bench")) as client, zmq.Context() as context:
-                for index, (name, shape) in enumerate(networks.items()):
+                for index, (name, shape) in enumerate(NETWORKS.items()):
                     value = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
                     def report(done: int, before: int = index * rounds) -> None:

@@ -89,12 +89,18 @@ def system_files(places: Places, allowed: Sequence[str] = ()) -> list[ServiceFil
 def drop_ins(places: Places) -> list[ServiceFile]:
     """Those that another command or option may have written, for removal."""
     units = places.root / "etc/systemd/system"
-    return [ServiceFile(units / "delen.service.d/tcp.conf", ""), ServiceFile(device_file(places.root), "")]
+    written = (units / "delen.service.d/tcp.conf", device_file(places.root), board_file(places.root))
+    return [ServiceFile(path, "") for path in written]
 
 
 def device_file(root: Path) -> Path:
     """Where the engine's unit learns which nodes it may open."""
     return root / "etc/systemd/system/delen-engine@.service.d/devices.conf"
+
+
+def board_file(root: Path) -> Path:
+    """Where the front's unit learns what its meter and clock need."""
+    return root / "etc/systemd/system/delen.service.d/board.conf"
 
 
 def user_files(places: Places, config_home: Path) -> list[ServiceFile]:

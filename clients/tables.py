@@ -175,6 +175,11 @@ def millijoules(value_mj: float) -> str:
     return f"{value_mj:.3g}" if value_mj < 1000 else f"{value_mj:.0f}"
 
 
+def joules(value_j: float) -> str:
+    """Energy as people write it: 0.0482 J, 12.5 J, 5,200 J."""
+    return f"{value_j:,.0f} J" if abs(value_j) >= 100 else f"{value_j:.3g} J"
+
+
 def count(value: int) -> str:
     """A whole number, thousands apart."""
     return f"{value:,}"

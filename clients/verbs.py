@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from .asking import Asking, class_index, whole
-from .inputs import bounds_of
+from .inputs import adaptation_of, bounds_of
 from .wire import (
+    Adapt,
+    Adapted,
     BoundsSet,
     Feedback,
     Manage,
@@ -29,9 +31,10 @@ from .wire import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .adaptation import Adapts
     from .bounds import Bounds
     from .info import NetworkInfo
-    from .inputs import BoundArguments, Conditions
+    from .inputs import AdaptArguments, BoundArguments, Conditions
     from .results import Result
 
 Told = TypeVar("Told", bound=Reply)
@@ -55,6 +58,14 @@ class Verbs(Asking):
     def conditions(self, network: str, conditions: Conditions | None) -> None:
         """Set this session's default conditions for one network, one set or None per exit; None takes them back."""
         self._ask(BoundsSet, SetConditions, network, None if conditions is None else tuple(conditions))
+
+    def adapt(self, policy: Adapts | None = None, **said: Unpack[AdaptArguments]) -> Adapted:
+        """Have all requests of this tenant adapt from now on, by a policy and fields as in `adaptation.Adaptation`.
+
+        `none` takes it back. Without a policy nothing is changed, and how it stands is told. Raises Refused: it cannot
+        be had here, and why. BadRequest: it cannot be at all.
+        """
+        return self._ask(Adapted, Adapt, adaptation_of(policy, said))
 
     def stats(self) -> StatsReply:
         """The daemon's state and this tenant's row of its ledger."""

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
+from .adaptation import Adaptation, Adapting, adaptation_fault
 from .bounds import Bounds, Conditions, Record, bounds_fault, conditions_fault
-from .info import EnergySource, NetworkInfo, NetworkStats, RequestTrace, TenantStats
+from .info import DeviceEnergy, EnergySource, MeterInfo, NetworkInfo, NetworkStats, RequestTrace, TenantStats
+from .info import Offer as Offer
+from .info import Proof as Proof
 from .wire_fault import ID_BYTES_MAX as ID_BYTES_MAX
 from .wire_fault import WireError as WireError
 from .wire_fault import explained
@@ -45,28 +48,6 @@ class TensorSpec(Record, frozen=True, array_like=True):
 
     dtype: str
     shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=64)]
-
-
-class Offer(Record, frozen=True):
-    """What would be feasible now, said with a refusal: each value alone, other bounds as they were asked."""
-
-    latency_ms: float | None = None
-    accuracy: float | None = None
-    energy_mj: float | None = None
-    retry_after_ms: float | None = None
-
-
-class Proof(Record, frozen=True):
-    """What an accuracy is certified by: at least `accuracy` of the answers are right, with probability `certainty`.
-
-    `n`: held-out samples it was tested on; `conditional`: also among the answers given at any exit or before. Valid for
-    inputs exchangeable with the calibration samples.
-    """
-
-    accuracy: float
-    certainty: float
-    n: int
-    conditional: bool = False
 
 
 class _Message(Record, frozen=True, array_like=True, omit_defaults=False):
@@ -125,7 +106,7 @@ class SetConditions(_Message, frozen=True, tag="conditions"):
 
 
 class Stats(_Message, frozen=True, tag="stats"):
-    """How am I doing? The daemon's own user sees all tenants in development mode, others themselves.
+    """How am I doing? Who `sees_all`, as all do in development mode, is told of everybody, others of themselves.
 
     `after`: of the reply's rows, those behind so many; a reply says where the next one goes on.
     """
@@ -158,6 +139,12 @@ class Manage(_Message, frozen=True, tag="manage"):
     network: str
 
 
+class Adapt(_Message, frozen=True, tag="adapt"):
+    """This adaptation for all my requests from now on, whatever session they come by; None: only tell me how it is."""
+
+    adaptation: Adaptation | None = None
+
+
 # ---- from daemon to client
 
 
@@ -183,7 +170,10 @@ class BoundsSet(_Message, frozen=True, tag="bounds_set"):
 
 
 class StatsReply(_Message, frozen=True, tag="stats_reply"):
-    """Rows of tenants and, for who sees all, of networks. `next`: ask again with this as `after`; 0: that was all."""
+    """Rows of tenants and, for who sees all, of networks. `next`: ask again with this as `after`; 0: that was all.
+
+    `spare`: whether an engine stands by (`ready`) or is about to (`starting`); empty where there is to be none.
+    """
 
     uptime_us: int
     queued: int
@@ -192,6 +182,9 @@ class StatsReply(_Message, frozen=True, tag="stats_reply"):
     tenants: tuple[TenantStats, ...]
     networks: tuple[NetworkStats, ...] = ()
     next: int = 0
+    spare: str = ""
+    meter: MeterInfo = MeterInfo()
+    energy: DeviceEnergy = DeviceEnergy()
 
 
 class Noted(_Message, frozen=True, tag="noted"):
@@ -222,6 +215,13 @@ class TraceList(_Message, frozen=True, tag="trace_list"):
     more: bool
     lost: int
     requests: tuple[RequestTrace, ...]
+
+
+class Adapted(_Message, frozen=True, tag="adapted"):
+    """Answers adapt: what holds for this tenant now, and how it stands."""
+
+    adaptation: Adaptation
+    standing: Adapting
 
 
 class Answer(_Message, frozen=True, tag="answer"):
@@ -273,10 +273,10 @@ class Failure(_Message, frozen=True, tag="error"):
 
 Request: TypeAlias = (
     Hello | Networks | Infer | Fetch | Cancel | SetBounds | SetConditions | Stats | Feedback | Ping | Traces | Manage
-)
+) | Adapt
 Reply: TypeAlias = (
     Welcome | NetworkList | BoundsSet | StatsReply | Noted | Pong | Answer | Refusal | Failure | TraceList | Managed
-)
+) | Adapted
 Tensor: TypeAlias = "bytes | memoryview"
 Frames: TypeAlias = Sequence[Tensor]
 
@@ -308,6 +308,8 @@ def decode_request(frames: Frames, payload_bytes_max: int) -> Request:
         fault = bounds_fault(message.bounds)
     elif isinstance(message, SetConditions):
         fault = conditions_fault(message.conditions)
+    elif isinstance(message, Adapt) and message.adaptation is not None:
+        fault = adaptation_fault(message.adaptation)
     if fault:
         raise WireError("bounds", fault, message.id)
     return message
@@ -335,7 +337,8 @@ def _decode(frames: Frames, decoder: Any) -> Any:
         raise WireError("malformed", "an empty message; expected a header frame")
     header = frames[0]
     if len(header) > HEADER_BYTES_MAX:
-        raise WireError("malformed", f"a header of {len(header)} bytes; at most {HEADER_BYTES_MAX} are allowed")
+        most = f"at most {HEADER_BYTES_MAX} are allowed (header_bytes_max)"
+        raise WireError("malformed", f"a header of {len(header)} bytes; {most}")
     try:
         message = decoder(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -356,23 +359,24 @@ def _check_frames(message: Request | Reply, frames: Frames, bytes_max: int) -> N
         return
     specs = message.tensors
     if len(specs) != count or not 0 < count <= TENSORS_MAX:
-        said = f"{len(specs)} tensors described and {count} sent; expected exactly {TENSORS_MAX} of each"
+        said = f"{len(specs)} tensors described and {count} sent; expected exactly {TENSORS_MAX} of each (tensors_max)"
         raise WireError("malformed", said, message.id)
+    limit = "payload_bytes_max" if isinstance(message, Infer) else "answer_bytes_max"
     for index, spec in enumerate(specs, start=1):
-        fault = _tensor_fault(spec, len(frames[index]), bytes_max)
+        fault = _tensor_fault(spec, len(frames[index]), bytes_max, limit)
         if fault:
             raise WireError(*fault, message.id)
 
 
-def _tensor_fault(spec: TensorSpec, size: int, bytes_max: int) -> tuple[str, str] | None:
-    """Code and text of what is wrong with a frame of `size` bytes under this description."""
+def _tensor_fault(spec: TensorSpec, size: int, bytes_max: int, limit: str) -> tuple[str, str] | None:
+    """Code and text of what is wrong with a frame of `size` bytes so described; `bytes_max` is called `limit`."""
     width, shape = DTYPES.get(spec.dtype), spec.shape
     if width is None:
         return "dtype", f"dtype {spec.dtype!r:.40}; expected one of {', '.join(sorted(DTYPES))}"
     if len(shape) > RANK_MAX or (shape and not 0 <= min(shape) <= max(shape) <= SIDE_MAX):
         return "shape", f"shape {shape!s:.80}; expected at most {RANK_MAX} sides of 0 to {SIDE_MAX}"
     if size > bytes_max:
-        return "too_large", f"a tensor of {size} bytes; at most {bytes_max} are allowed"
+        return "too_large", f"a tensor of {size} bytes; at most {bytes_max} are allowed ({limit})"
     wanted = math.prod(shape) * width
     if wanted != size:
         return "shape", f"{spec.dtype}{list(shape)} needs {wanted} bytes, the frame has {size}"

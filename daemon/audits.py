@@ -9,7 +9,7 @@ Does not: judge what was found (`standing.py`), or know anything of the answer b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from ..policies.batches import BLOCK_US_MAX
@@ -76,16 +76,24 @@ class Audits:
             return NEVER_US
         return min(self._quiet_us, next(iter(self._waiting.values())).held_us + PATIENCE_US)
 
-    def flight(self, run_id: int, start_us: int) -> Flight:
-        """The next run on an idle device, of those that wait: of one network and stage, the oldest first."""
+    def flight(
+        self, run_id: int, start_us: int, reaches: Callable[[int, Served, int, int], int | None]
+    ) -> Flight | None:
+        """The next run on an idle device, of those that wait: of one network and stage, the oldest first.
+
+        `reaches`: how far the device's power goes, by time, network, stage and rows; None where it goes nowhere.
+        """
         first = next(iter(self._waiting.values()))
         served, stage, last = first.served, first.stage, _last(first.served)
         alike = [ticket for ticket, audit in self._waiting.items() if audit.served is served and audit.stage == stage]
         # As best effort: whoever comes waits for no more than a segment, so that must not be long.
         most = min(served.batch_useful[last], served.batch_within(stage, last, BLOCK_US_MAX))
         tickets = alike[:most]
-        rows = tuple([Row(ticket, last, (), (), False) for ticket in tickets])
-        run = Run(run_id, served.key, stage, rows, 0, (), served.time_us(stage, last, len(rows)))
+        stop = reaches(start_us, served, stage, len(tickets))
+        if stop is None:
+            return None
+        rows = tuple([Row(ticket, stop, (), (), stop < last) for ticket in tickets])
+        run = Run(run_id, served.key, stage, rows, 0, (), served.time_us(stage, stop, len(rows)))
         for ticket in tickets:
             self._running[ticket] = self._waiting.pop(ticket)
         return Flight(

@@ -9,10 +9,10 @@ Source: DESIGN.md 3 (ledger energy = sum over runs), ALGORITHMS of energy attrib
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-from ..clients.info import EnergySource
+from ..policies.attribution import Attribution
 from ..profiles.costs import Costs
 from .ledger import Ledger, Took
 from .records import ExitDone, Flight, Ran, Request
@@ -36,22 +36,22 @@ class _Part(NamedTuple):
 
 def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping[int, Request], ledger: Ledger) -> None:
     """Charge what ran since the last report: segments to all rows still in the run, heads to those they looked at."""
-    costs = flight.served.costs
+    costs = flight.served.costs_at(flight.run.clock_khz)
     for step in done.steps:
         times = costs.head_us if step.head else costs.segment_us
         flight.observed_us += step.took_us
         flight.profiled_us += times[step.index][step.batch]
     looked = {row.ticket for row in done.rows}
-    ran = Ran(now_us, False, done.steps), Ran(now_us, True, done.steps)
     # Most rows of a run have the same part in it.
-    parts: dict[tuple[int, bool], _Part] = {}
+    parts: dict[tuple[int, bool], tuple[_Part, Ran]] = {}
     tenants: dict[str, Took] = {}
     for ticket in flight.rows:
         request, tenant = requests.get(ticket), flight.owners[ticket]
         sort = (-1 if request is None else request.waiting.owed_to, ticket in looked)
-        part = parts.get(sort)
-        if part is None:
-            part = parts[sort] = _part(costs, done, *sort)
+        found = parts.get(sort)
+        if found is None:
+            found = parts[sort] = _part(costs, done, *sort), Ran(now_us, sort[1], done.steps)
+        part, ran = found
         took = tenants.get(tenant)
         if took is None:
             took = tenants[tenant] = Took()
@@ -65,13 +65,30 @@ def book_steps(now_us: int, flight: Flight, done: ExitDone, *, requests: Mapping
         if request is not None:
             request.compute_us += part.compute_us
             request.batches += part.batches
-            request.ran.append(ran[sort[1]])
+            request.ran.append(ran)
             if request.energy_mj is not None:
                 request.energy_mj = request.energy_mj + part.energy_mj if part.known else None
-    source: EnergySource = "unknown" if costs.segment_mj is None or costs.head_mj is None else costs.energy_source
+    source = costs.charged_source
     ledger.ran(flight.served, done.steps)
+    if ledger.attribution is not None and source != "unknown":
+        _note_steps(now_us, flight, done, looked, ledger.attribution)
     for tenant, took in tenants.items():
         ledger.book(now_us, tenant, took, source)
+
+
+def _note_steps(now_us: int, flight: Flight, done: ExitDone, looked: set[int], attribution: Attribution) -> None:
+    """When each step ran, reckoned back from its report, and what it is charged to whom: until the meter has spoken."""
+    costs, owners = flight.served.costs_at(flight.run.clock_khz), flight.owners
+    start_us = now_us - sum([step.took_us for step in done.steps])
+    for step in done.steps:
+        energies = costs.head_mj if step.head else costs.segment_mj
+        assert energies is not None
+        row_mj, shares = energies[step.index][step.batch] / step.batch, dict[Hashable, float]()
+        for ticket in looked if step.head else flight.rows:
+            if ticket in owners:
+                shares[owners[ticket]] = shares.get(owners[ticket], 0.0) + row_mj
+        attribution.ran(start_us, start_us + step.took_us, (flight.run.network, step.index), shares)
+        start_us += step.took_us
 
 
 def _part(costs: Costs, done: ExitDone, owed_to: int, looked: bool) -> _Part:

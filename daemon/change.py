@@ -25,9 +25,11 @@ from ..exits.bundle import BundleError
 from ..policies.view import NEVER_US, Served
 from ..profiles.schema import ProfileError
 from . import hosting
+from .aborts import leave_aborts
 from .config import Config, ConfigError
-from .crew import Crew, Lane, own_key, wanted_lanes
+from .crew import Crew, Lane, own_key
 from .desk import Desk, Outgoing
+from .memory_budget import MemoryShort, free_bytes, memory_fault, needed_bytes
 from .partings import with_reason
 from .pipe import PipeClosed
 from .records import Wanted
@@ -73,7 +75,9 @@ class Changes:
 
     def wake_at(self) -> int:
         """When `tick` has something to do; NEVER_US when never."""
-        return self._looked_us + LOOK_US if self._now is not None or self._old() else NEVER_US
+        wake_us = self._looked_us + LOOK_US if self._now is not None or self._old() else NEVER_US
+        clocks = self._crew.clocks
+        return wake_us if clocks is None else min(wake_us, clocks.wake_at())
 
     def begin(self, now_us: int, wanted: Wanted) -> list[Outgoing]:
         """Start a change. Returns a refusal, or nothing: how it ends is told by `tick`."""
@@ -109,10 +113,14 @@ class Changes:
 
     def tick(self, now_us: int) -> list[Outgoing]:
         """Go on with it. Returns the end of a change, for who asked for it."""
-        if now_us < self._looked_us + LOOK_US:
-            return []
-        self._looked_us = now_us
-        return self._retire(now_us) + self._step(now_us)
+        outgoing: list[Outgoing] = []
+        if now_us >= self._looked_us + LOOK_US:
+            self._looked_us = now_us
+            outgoing = self._retire(now_us) + self._step(now_us)
+        if self._crew.clocks is not None:
+            # Last, so that what has just begun to serve costs what it does at the present clock.
+            self._crew.clocks.turn(now_us, self._server, self._crew.known, self._desk.networks)
+        return outgoing
 
     def _step(self, now_us: int) -> list[Outgoing]:
         change = self._now
@@ -147,7 +155,7 @@ class Changes:
         """Work that takes long, on a thread of its own; `then` goes on with what comes of it, in the loop's."""
         assert self._now is not None
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "change")
+            self._thread = ThreadPoolExecutor(1, "change", leave_aborts)
             # The loop would wait five milliseconds for a thread that computes, each time it has slept.
             sys.setswitchinterval(SWITCH_S)
         self._now.work, self._now.then = self._thread.submit(work), then
@@ -165,11 +173,16 @@ class Changes:
         self._start(now_us, {**served, manifest.name: hosted})
 
     def _start(self, now_us: int, hosted: Mapping[str, Hosted]) -> None:
-        """Start a worker with the new set for everybody, and for each tenant that has its own. Raises OSError."""
+        """Start a worker with the new set for everybody, and for each tenant that has its own.
+
+        Raises OSError; MemoryShort, which is one, before anything is loaded.
+        """
         assert self._now is not None
         self._generation += 1
-        for tenant, names in wanted_lanes(self._config, hosted):
-            keys = {f"{own_key(name, tenant)}#{self._generation}": hosted[name] for name in names}
+        workers = hosting.workers_of(self._config, hosted)
+        self._fits([own for _, own in workers])
+        for tenant, own in workers:
+            keys = {f"{own_key(name, tenant)}#{self._generation}": each for name, each in own.items()}
             newcomer = Lane(self._config, keys, tenant, self._crew.make)
             self._now.newcomers.append(newcomer)
             for key, each in keys.items():
@@ -178,6 +191,13 @@ class Changes:
                     # The same bundle costs what it costs: nothing is measured again.
                     newcomer.profiles[key] = self._crew.lane_of(old).profiles[old]
             newcomer.start(now_us)
+
+    def _fits(self, workers: Sequence[Mapping[str, Hosted]]) -> None:
+        """Old and new workers are there at once, until the old have nothing left to do. Raises MemoryShort."""
+        kept_bytes = needed_bytes(self._config, [lane.hosted for lane in self._crew.lanes])
+        fault = memory_fault(self._config, workers, free_bytes(self._config), kept_bytes=kept_bytes)
+        if fault:
+            raise MemoryShort(f"the networks {fault}")
 
     def _hear(self, now_us: int, change: _Change) -> None:
         """Messages of the newcomers, until all are ready. Raises WorkerFailed, ProfileError, _Failed."""

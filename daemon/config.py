@@ -1,7 +1,7 @@
-"""What the operator decides: the configuration file, its defaults, and every limit delend enforces.
+"""What the operator decides: the configuration file, and its defaults.
 
 Role: `load_config` turns flags, `DELEN_*` variables, a TOML file and defaults, in that order of precedence, into one
-frozen `Config`. Unknown keys are errors. Limits are in `Limits`, one name each; the refusal that enforces one names it.
+frozen `Config`. Unknown keys are errors. Limits are in `limits.py`.
 Does not: open sockets or look at bundles.
 """
 
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import structs
@@ -21,6 +21,10 @@ from ..clients.places import name_fault, runtime_directories
 from ..policies.correction_rivals import correction
 from ..policies.policy import PolicyError, make_policy
 from ..policies.rates import terms_fault
+from ..profiles.meters import meter_fault
+from .battery_config import BatteryConfig
+from .limits import Limits as Limits
+from .limits import limits_fault
 from .log_lines import Form, Level
 from .rights import TenantConfig as TenantConfig
 from .rights import rights_fault
@@ -30,12 +34,10 @@ from .toml_file import ConfigError as ConfigError
 from .toml_file import ConfigMissing as ConfigMissing
 from .toml_file import line_of, read_toml
 
-Engine = Literal["onnx", "torch", "replay"]
+Engine = Literal["onnx", "torch", "tensorrt", "replay"]
 # Longest path a Unix socket can have on Linux (sun_path), terminating zero included.
 SOCKET_PATH_BYTES_MAX = 108
-# The largest limits: what the library's options, the kernel's and a few sockets for each tenant have room for.
-TENANTS_MOST, COUNT_MOST, BYTES_MOST = 1_000, 10**9, 2**40
-SPIN_US_MAX, AHEAD_US_MAX = 10_000, 1_000_000
+SPIN_US_MAX, AHEAD_US_MAX, CLOCK_MOST = 10_000, 1_000_000, 1_000_000
 
 
 # What DELEN_* variables set, each under its own name; and those that are read elsewhere.
@@ -43,108 +45,27 @@ FROM_SHELL = (
     *("runtime_dir", "state_dir", "engine", "device", "threads", "watts", "spin_us", "policy", "journal"),
     *("log", "log_level", "worker", "worker_socket", "worker_user"),
 )
-READ_ELSEWHERE = ("DELEN_CONFIG", "DELEN_TENANT", "DELEN_DEBUG", "DELEN_DATA", "DELEN_KEY_FILE", "DELEN_SERVER_KEY")
+READ_ELSEWHERE = (
+    *("DELEN_CONFIG", "DELEN_TENANT", "DELEN_DEBUG", "DELEN_DATA", "DELEN_KEY_FILE", "DELEN_SERVER_KEY"),
+    "DELEN_CACHE_DIR",
+)
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Limits(_Section, frozen=True):
-    """Every queue, message, batch, buffer, retry and wait has its bound here.
-
-    Requests with bounds but no deadline are due after `patience_ms`. If none has its turn for as long again, newcomers
-    with a deadline are let in only behind the next batch of them; behind all that are due for `wait_ms_max`.
-
-    An endpoint with more than `connections_max` connections, or the fullest when there are `connections_total_max`, is
-    closed for a while; so is one that takes in no whole message while memory grows by `memory_growth_bytes_max`. Who
-    sends `malformed_max` malformed messages within `malformed_window_ms` is not read for `cool_ms`.
-
-    A worker has `start_ms_max` to get ready. One that is started again has `run_factor_max` times what the one before
-    it took, and `restart_ms_min` at least; the next has twice that, as long as none has done anything.
-
-    A daemon told to end finishes what it has accepted, for at most `drain_ms_max`. One that comes near
-    `resident_bytes_max` of memory takes in nothing new until it has less; 0: near what its control group may have.
-
-    `audit_share`: of the answers that gates let go, how many are run again to the last exit in idle time; `audits_max`:
-    how many may wait for it with features on the device.
-
-    `traces_max`: of each tenant's last requests, how many can be looked at in detail; 0: none. `log_lines_max`: in ten
-    seconds; `log_queue_max`: lines that may wait for who reads them.
-
-    An input that runs in `poison_deaths` deaths of a worker is refused for `poison_ms`, and so are all of a tenant to a
-    network that `poison_inputs_max` of its inputs killed, or where workers died `suspect_deaths_max` times of nobody
-    else's inputs, none of them answered since: many, for accidents look the same. `suspects_max` inputs are remembered
-    for each. One that ran in a death is held back for `suspect_ms` at most, while others would suffer from a second:
-    until a spare is loaded, or nobody else with a deadline waits.
-
-    A network on which the engine fails `faults_max` times within `fault_window_ms` is refused until it answers its
-    canary, which every network does once in `canary_ms` of idleness. A worker that outlives its kill by `abandon_ms` is
-    waited for no more.
-
-    A file of a bundle has at most `bundle_file_bytes_max`: the front has it in memory while it is checked, and must not
-    be killed for that. Whoever needs more gives the front's unit more too (MemoryMax).
-    """
-
-    tenants_max: int = 64
-    sessions_max: int = 256
-    queued_max: int = 1024
-    queued_bytes_max: int = 64 * 1024**2
-    payload_bytes_max: int = 8 * 1024**2
-    batch_max: int = 32
-    receive_count_max: int = 16
-    answers_kept_max: int = 1024
-    answers_kept_bytes_max: int = 16 * 1024**2
-    answer_window_ms: int = 60_000
-    session_kept_ms: int = 60_000
-    retries_max: int = 1
-    patience_ms: int = 100
-    wait_ms_max: int = 10_000
-    hold_ms: int = 1000
-    held_max: int = 1024
-    start_ms_max: int = 60_000
-    restart_ms_min: int = 5_000
-    run_ms_min: int = 250
-    run_factor_max: float = 10.0
-    backoff_ms_min: int = 100
-    backoff_ms_max: int = 30_000
-    send_queue_max: int = 1024
-    connections_backlog: int = 64
-    connections_max: int = 256
-    connections_total_max: int = 1024
-    malformed_max: int = 100
-    malformed_window_ms: int = 10_000
-    cool_ms: int = 1000
-    memory_growth_bytes_max: int = 32 * 1024**2
-    journal_bytes_max: int = 256 * 1024**2
-    drain_ms_max: int = 25_000
-    audit_share: float = 0.05
-    audits_max: int = 64
-    traces_max: int = 256
-    log_lines_max: int = 1000
-    log_queue_max: int = 1024
-    poison_deaths: int = 2
-    poison_ms: int = 600_000
-    poison_inputs_max: int = 8
-    suspects_max: int = 256
-    suspect_ms: int = 30_000
-    suspect_deaths_max: int = 128
-    faults_max: int = 3
-    fault_window_ms: int = 60_000
-    canary_ms: int = 5_000
-    abandon_ms: int = 2_000
-    resident_bytes_max: int = 0
-    bundle_file_bytes_max: int = 256 * 1024**2
-
-
-class Config(_Section, frozen=True, kw_only=True):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything delend is told at start.
 
     `networks`: names of shipped bundles, or paths. `watts`: what one busy core is taken to draw where no meter is
     found. `spin_us`: how long front and worker look for each other's next message before they sleep, since being woken
     takes longer than most messages do; 0 saves that power. `spare`: keep a second worker loaded, which takes over at
     once where the first dies, for as much memory again. `profile`: `quick` measures a network that has no profile here,
-    `require` refuses it.
+    `require` refuses it. `memory_bytes_max`: what all engine processes may take together, by estimate before they load.
+
+    `clocks`: `may-set` lets the policy `clock` set the GPU's; `read` leaves it alone. `clock_switch_us`: how long a
+    change keeps it from work; `clock_dwell_ms`: how long a clock is kept before a lower one.
+
+    `meter`: what says how much power is drawn: `auto` takes the best that is there, `none` none; `ina3221`, `jtop`,
+    `nvml`, `rapl`, `command: ARGV` or `mqtt://HOST[:PORT]/TOPIC` one alone. `unmetered`: while it does not read, energy
+    bounds are kept by the profile's `model`, and said to be, or `refuse`d.
 
     `policy`, `policy_options`: what decides the next run. `ahead_us`: how long before a run's likely end the next one
     may be posted; 0: only to an idle device. `correction`: how predictions follow the device;
@@ -178,12 +99,18 @@ class Config(_Section, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 1
     watts: float | None = None
+    clocks: Literal["read", "may-set"] = "read"
+    clock_switch_us: int = 1_000
+    clock_dwell_ms: int = 50
+    meter: str = "auto"
+    unmetered: Literal["model", "refuse"] = "model"
     spin_us: int = 500
     spare: bool = False
     worker: Literal["spawn", "socket"] = "spawn"
     worker_socket: str = "/run/delen-engine/ctl"
     worker_user: str = ""
     profile: Literal["quick", "require"] = "quick"
+    memory_bytes_max: int | None = None
     replay_profiles: tuple[str, ...] = ()
     policy: str = "stage-edf"
     policy_options: Mapping[str, Any] = {}
@@ -196,6 +123,7 @@ class Config(_Section, frozen=True, kw_only=True):
     log: Form = "text"
     log_level: Level = "info"
     limits: Limits = Limits()
+    battery: BatteryConfig = BatteryConfig()
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any], environ: Mapping[str, str], uid: int) -> Config:
@@ -277,7 +205,7 @@ def _made(
     try:
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
-        return f"{error}{_choices(str(error))}; `delen serve --check --json` shows every setting there is"
+        return f"{error}{_choices(str(error))}; `delen serve --dev --check --json` shows every setting there is"
     config = _with_directories(config, environ, uid)
     config = structs.replace(config, tenants=config.tenants + from_files)
     if config.dev:
@@ -289,9 +217,12 @@ def _made(
 
 def _choices(said: str) -> str:
     """What may stand where msgspec found something else, if that is one of a few words."""
-    found = re.search(r"`\$\.(\w+)`$", said)
-    words = get_args(get_type_hints(Config).get(found[1])) if found else ()
-    named = [word for word in words if isinstance(word, str)]
+    found = re.search(r"`\$\.([^`]+)`$", said)
+    kind: Any = Config if found else None
+    for name in re.findall(r"[a-z]\w*", found[1]) if found else ():
+        kind = get_type_hints(kind).get(name) if isinstance(kind, type) else None
+        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    named = [word for word in get_args(kind) if isinstance(word, str)]
     return f", expected one of {', '.join(named)}" if named else ""
 
 
@@ -321,6 +252,8 @@ def config_fault(config: Config) -> str | None:
         return fault
     if not config.networks:
         return "no networks; name at least one bundle"
+    if (fault := _device_fault(config.engine, config.device)) is not None:
+        return fault
     if config.threads < 1:
         return f"threads is {config.threads}; expected at least 1"
     if not 0 <= config.spin_us <= SPIN_US_MAX:
@@ -329,16 +262,25 @@ def config_fault(config: Config) -> str | None:
         return f"ahead_us is {config.ahead_us}; expected 0 to {AHEAD_US_MAX}"
     if config.watts is not None and not (math.isfinite(config.watts) and config.watts > 0):
         return f"watts is {config.watts}; expected a finite number above 0"
-    for field in Limits.__struct_fields__:
-        value = getattr(config.limits, field)
-        if field in ("retries_max", "traces_max", "resident_bytes_max") and value == 0:
-            continue
-        if not (math.isfinite(value) and value > 0):
-            return f"limits.{field} is {value}; expected a finite number above 0"
-        most = TENANTS_MOST if field == "tenants_max" else BYTES_MOST if "bytes" in field else COUNT_MOST
-        if value > most:
-            return f"limits.{field} is {value:.4g}; expected at most {most}"
-    return _scheduling_fault(config)
+    if (fault := meter_fault(config.meter) or config.battery.fault()) is not None:
+        return fault
+    for name, value in (("clock_switch_us", config.clock_switch_us), ("clock_dwell_ms", config.clock_dwell_ms)):
+        if not 0 <= value <= CLOCK_MOST:
+            return f"{name} is {value}; expected 0 to {CLOCK_MOST}"
+    if config.memory_bytes_max is not None and config.memory_bytes_max < 1:
+        return f"memory_bytes_max is {config.memory_bytes_max}; expected bytes, above 0"
+    return limits_fault(config.limits) or _scheduling_fault(config)
+
+
+def _device_fault(engine: Engine, device: str) -> str | None:
+    """A device that no engine has, or not this one. Whether it is there is known when the engine starts."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
+        return f"device is {device!r:.80}; expected auto, cpu, cuda, or cuda:1 for the second GPU"
+    if engine == "onnx" and device.startswith("cuda"):
+        return f"device is {device!r:.80}, but engine onnx runs on the processor; for the GPU take torch or tensorrt"
+    if engine == "tensorrt" and device == "cpu":
+        return "device is 'cpu', but engine tensorrt runs on a GPU; for the processor take onnx or torch"
+    return None
 
 
 def _tcp_fault(said: str) -> str | None:

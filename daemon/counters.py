@@ -29,7 +29,10 @@ class CountersDamaged(ValueError):
 
 
 class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tenant's. `energy_mj`: of runs whose energy is known. `day`: (wall time an hour began at, s; mJ in it)."""
+    """One tenant's. `energy_mj`: of runs whose energy is known. `day`: (wall time an hour began at, s; mJ in it).
+
+    `budget`: of energy that is to last until a time: which, and how much of it has been had, mJ.
+    """
 
     tenant: str
     energy_mj: float = 0.0
@@ -39,6 +42,7 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failed: int = 0
     refused: int = 0
     day: tuple[tuple[int, float], ...] = ()
+    budget: tuple[str, float] = ("", 0.0)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +84,12 @@ class Counters:
         kept = self._totals.get(tenant)
         if kept is not None:
             self._totals[tenant] = msgspec.structs.replace(kept, day=day)
+
+    def set_budget(self, tenant: str, budget: tuple[str, float]) -> None:
+        """What was had of its energy that is to last until a time."""
+        kept = self._totals.get(tenant)
+        if kept is not None:
+            self._totals[tenant] = msgspec.structs.replace(kept, budget=budget)
 
     def of(self, tenant: str) -> Totals:
         """As of the last `add`."""
@@ -138,4 +148,5 @@ def _grown(kept: Totals, booked: Totals, now: Totals) -> Totals:
         failed=kept.failed + now.failed - booked.failed,
         refused=kept.refused + now.refused - booked.refused,
         day=kept.day,
+        budget=kept.budget,
     )

@@ -9,16 +9,16 @@ Does not: poll, read clocks, or decide what runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 from ..exits.bundle import Bundle
 from ..policies.view import Run, Served
 from . import hosting
+from .clock_watch import ClockWatch, Known
 from .config import Config
 from .desk import Desk, WorkerState
 from .journal_records import Samples
@@ -70,10 +70,6 @@ class Lane(Supervisor):
         server.spare(self.keys, warm=warm)
         return True
 
-    def messages(self) -> Iterator[ToFront]:
-        """What it has to say now: no more in a turn than a worker in its right mind would. Raises PipeClosed."""
-        return islice(iter(self.receive, None), MESSAGES_MAX)
-
     def check_own(self, key: str) -> None:
         """It speaks of a run of this network. Raises PipeClosed: another worker's, so nothing it says is believed."""
         if key not in self.hosted:
@@ -103,10 +99,11 @@ class Crew:
         begin = WorkerProcess if self._words is None else self._words.begin
         self.make: Make = begin if self.door is None else self.door.guest
         self.lanes = [
-            Lane(config, {own_key(name, tenant): hosted[name] for name in names}, tenant, self.make)
-            for tenant, names in wanted_lanes(config, hosted)
+            Lane(config, {own_key(name, tenant): each for name, each in own.items()}, tenant, self.make)
+            for tenant, own in hosting.workers_of(config, hosted)
         ]
         self.notes: list[str] = []
+        self.clocks: ClockWatch | None = None
         self._config = config
         self._state = state
         self._gone: list[Lane] = []
@@ -126,6 +123,8 @@ class Crew:
             self.door.close()
         if self._words is not None:
             self._words.close()
+        if self.clocks is not None:
+            self.clocks.close()
 
     @property
     def state(self) -> State:
@@ -140,11 +139,18 @@ class Crew:
 
     def told(self) -> WorkerState:
         """What `stats` says of them."""
-        return WorkerState(self.state, self.restarts)
+        spares = [lane.spare for lane in self.lanes if lane.spare is not None]
+        spare = "" if not spares else "ready" if set(spares) == {"ready"} else "starting"
+        return WorkerState(self.state, self.restarts, spare)
 
     def wake_at(self) -> int | None:
         """When `tick` has something to do; None when never."""
-        return min((due for lane in (*self.lanes, *self._gone) if (due := lane.wake_at()) is not None), default=None)
+        wake_us: int | None = None
+        for lane in (*self.lanes, *self._gone) if self._gone else self.lanes:
+            due_us = lane.wake_at()
+            if due_us is not None and (wake_us is None or due_us < wake_us):
+                wake_us = due_us
+        return wake_us
 
     def tick(self, now_us: int) -> list[tuple[Lane, str]]:
         """Let time pass for all; returns those to be counted lost, and why."""
@@ -194,14 +200,16 @@ class Crew:
 
     # ---- messages
 
-    def filenos(self) -> list[int]:
-        """The descriptors to poll."""
-        # Each once: several may wait at one door.
-        return list(dict.fromkeys(fd for lane in self.lanes for fd in lane.filenos()))
+    def filenos(self) -> set[int]:
+        """The descriptors to poll; several workers may wait at one door."""
+        return {fd for lane in self.lanes for fd in lane.filenos()}
 
     def lane_of(self, key: str) -> Lane:
         """Who has the network with this key."""
-        return next(lane for lane in self.lanes if key in lane.hosted)
+        for lane in self.lanes:
+            if key in lane.hosted:
+                return lane
+        raise KeyError(key)
 
     def arrange(self, now_us: int, lane: Lane, message: ToFront, server: Server, desk: Desk) -> bool:
         """Take in a message of a start; True once all that lane has is served. Raises WorkerFailed, ProfileError."""
@@ -245,7 +253,9 @@ class Crew:
                 self.notes.append(failed)
 
     def post(self, run: Run, payloads: Sequence[Payload]) -> None:
-        """Hand a run to its lane. Raises PipeClosed."""
+        """Hand a run to its lane, at the clock it says. Raises PipeClosed."""
+        if self.clocks is not None:
+            self.clocks.hold(run)
         self.lane_of(run.network).post(run, payloads)
 
     def drop(self, tickets: tuple[int, ...]) -> None:
@@ -268,6 +278,11 @@ class Crew:
         for lane in self.lanes:
             lane.ask_yield(run_id)
 
+    def known(self, key: str) -> Known:
+        """A network as its lane loaded it."""
+        lane = self.lane_of(key)
+        return Known(lane.hosted[key].bundle, lane.profiles[key])
+
     def bundles(self) -> list[Bundle]:
         """What everybody is served."""
         [lane] = [lane for lane in self.lanes if lane.tenant is None and not lane.retiring]
@@ -281,16 +296,6 @@ class Crew:
     def samples(self, key: str) -> Samples | None:
         """What a network's calibration file holds, for a journal."""
         return hosting.samples(self.lane_of(key).hosted, key)
-
-
-def wanted_lanes(config: Config, names: Collection[str]) -> list[tuple[str | None, list[str]]]:
-    """Whose workers there must be for these networks, and what each has: one for everybody, and each tenant's own."""
-    wanted: list[tuple[str | None, list[str]]] = [(None, list(names))]
-    for tenant in config.tenants:
-        own = [name for name in names if tenant.networks is None or name in tenant.networks]
-        if tenant.isolation == "tenant" and own:
-            wanted.append((tenant.name, own))
-    return wanted
 
 
 def own_key(name: str, tenant: str | None) -> str:

@@ -18,8 +18,8 @@ from ..clients.info import NetworkInfo
 from ..clients.places import name_fault
 from ..clients.wire import (
     VERSION,
+    Adapt,
     Answer,
-    BoundsSet,
     Cancel,
     Failure,
     Feedback,
@@ -46,14 +46,16 @@ from ..clients.wire import (
     WireError,
     decode_request,
 )
-from .answers import Answers, mark_of
+from . import partings
+from .answers import Answers, Kept, mark_of
+from .budget_events import adapted
 from .config import Limits, TenantConfig
 from .guard import Manners
-from .overview import stats_reply, trace_list
-from .partings import closing, short, with_reason
+from .metering import Metering
+from .overview import device_energy, stats_reply, trace_list
 from .records import Effect, Ended, Wanted
 from .server import Server
-from .sessions import Session, Sessions, shown
+from .sessions import Sessions, shown
 from .traces import TraceRing
 
 
@@ -67,10 +69,11 @@ class Outgoing(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """What `stats` says of the worker: `ready`, `starting` or `waiting`, and how often it was started again."""
+    """What `stats` says of the worker: `ready`, `starting` or `waiting`, how often it was started again, its spare."""
 
     state: str
     restarts: int
+    spare: str = ""
 
 
 class _Tenant:
@@ -99,6 +102,7 @@ class Desk:
     def __init__(self, server: Server, tenants: Sequence[TenantConfig], limits: Limits, boot: str) -> None:
         self.networks: dict[str, NetworkInfo] = {}
         self.worker = WorkerState("starting", 0)
+        self.metering = Metering()
         self._server = server
         self._limits = limits
         self._boot = boot
@@ -107,6 +111,10 @@ class Desk:
         self.closing = False
         # Likewise while the daemon is short of memory: what it has, and may have.
         self.shedding = ""
+        # Of inputs, since somebody looked whether there is memory for them (pressure.py).
+        self.taken_bytes = 0
+        self._unmarked: list[Kept] = []
+        self._untidy: list[Answers] = []
         self._tenants = {tenant.name: _Tenant(tenant, limits) for tenant in tenants}
         for tenant in tenants:
             server.ledger.account(tenant.name)
@@ -132,11 +140,10 @@ class Desk:
             return self._infer(now_us, known, route, message, frames)
         if isinstance(message, Cancel):
             kept = known.answers.find(message.id, now_us)
-            effects = self._server.cancel(kept.ticket) if kept is not None and kept.reply is None else []
-            if effects and kept is not None:
+            if kept is not None and kept.reply is None and (effects := self._server.cancel(kept.ticket)):
                 # Whoever cancels learns the end too, on whichever connection the request came.
-                kept.join(route)
-            return ([] if effects else self._fetch(now_us, known, route, message.id)), effects
+                return self._join(known, route, kept), effects
+            return self._fetch(now_us, known, route, message.id), []
         if isinstance(message, Fetch):
             return self._fetch(now_us, known, route, message.id), []
         if isinstance(message, Manage):
@@ -154,12 +161,26 @@ class Desk:
         outgoing: list[Outgoing] = []
         for effect in effects:
             if isinstance(effect, Ended):
-                known = self._tenants[effect.tenant]
-                routes = known.answers.end(effect.id, effect.reply, effect.tensor, now_us)
+                known, reply = self._tenants[effect.tenant], effect.reply
+                answers = known.answers
+                routes = answers.end(effect.id, reply, effect.tensor, now_us)
+                if answers not in self._untidy:
+                    self._untidy.append(answers)
                 if effect.trail is not None:
-                    known.traces.add(now_us, effect.reply, effect.trail)
-                outgoing += [_ended(effect.tenant, route, effect.reply, effect.tensor) for route in routes]
+                    known.traces.add(now_us, reply, effect.trail)
+                outgoing += [_ended(effect.tenant, route, reply, effect.tensor) for route in routes]
         return outgoing
+
+    def learn(self, now_us: int) -> None:
+        """What nobody waits for: inputs of newcomers leave their marks, and windows close on what is over."""
+        if self._unmarked:
+            for kept in self._unmarked:
+                kept.keep_mark()
+            self._unmarked.clear()
+        if self._untidy:
+            for answers in self._untidy:
+                answers.tidy(now_us)
+            self._untidy.clear()
 
     def turned_away(
         self, now_us: int, tenant: str, route: bytes, frames: Frames
@@ -182,7 +203,7 @@ class Desk:
             return []
         known.sessions.forget(route)
         tickets = known.answers.left(route)
-        return with_reason(
+        return partings.with_reason(
             [effect for ticket in tickets for effect in self._server.cancel(ticket)],
             code="cancelled",
             message="the right to ask as this tenant has ended",
@@ -196,10 +217,9 @@ class Desk:
             known.configure(tenant, self._limits)
             self._server.ledger.account(tenant.name)
 
-    @property
-    def tenant_count(self) -> int:
-        """How many are served."""
-        return len(self._tenants)
+    def configured(self) -> list[TenantConfig]:
+        """Whom it serves, as the operator says."""
+        return [known.config for known in self._tenants.values()]
 
     def cooling_until(self, tenant: str) -> int | None:
         """Until when nothing should be read from this tenant, who has sent too much that is malformed."""
@@ -207,7 +227,8 @@ class Desk:
 
     def visible(self, tenant: TenantConfig) -> list[NetworkInfo]:
         """The networks this tenant may use."""
-        return [n for n in self.networks.values() if tenant.networks is None or n.name in tenant.networks]
+        allowed = [n for n in self.networks.values() if tenant.networks is None or n.name in tenant.networks]
+        return [self.metering.network(network) for network in allowed]
 
     # ---- requests
 
@@ -216,7 +237,7 @@ class Desk:
         names = self._tenants if tenants is None else tenants
         tickets = [ticket for name in names for ticket in self._tenants[name].answers.running()]
         effects = [effect for ticket in tickets for effect in self._server.cancel(ticket)]
-        return with_reason(effects, code=code, message=message)
+        return partings.with_reason(effects, code=code, message=message)
 
     def _infer(
         self, now_us: int, known: _Tenant, route: bytes, infer: Infer, frames: Frames
@@ -224,15 +245,16 @@ class Desk:
         tenant = known.config.name
         session = known.sessions.find(route, now_us)
         if session is None:
-            refusal = Refusal(VERSION, infer.id, "hello_required", "say hello first on this connection")
-            return [Outgoing(tenant, route, refusal)], []
-        kept, mark = known.answers.find(infer.id, now_us), mark_of(frames[1])
+            return [Outgoing(tenant, route, partings.stranger(infer.id, self._limits))], []
+        kept = known.answers.find(infer.id, now_us)
         if kept is not None:
-            if kept.infer != infer or kept.mark != mark:
+            if kept.infer != infer or kept.keep_mark() != mark_of(frames[1]):
                 said = "this id belongs to another request of yours; ids must be new for every request"
                 return [Outgoing(tenant, route, Refusal(VERSION, infer.id, "id_reused", said))], []
             return self._fetch(now_us, known, route, infer.id), []
-        fault = closing(infer) if self.closing else short(infer, self.shedding) if self.shedding else None
+        fault = (
+            partings.closing(infer) if self.closing else partings.short(infer, self.shedding) if self.shedding else None
+        )
         fault = fault or self._input_fault(known, infer)
         if fault is not None:
             self._server.ledger.account(tenant).refused += 1
@@ -241,10 +263,15 @@ class Desk:
         deepest = known.config.deepest_exit.get(infer.network)
         if deepest is not None:
             wanted = wanted._replace(deepest=deepest)
+        fault = self.metering.refusal(infer, wanted)
+        if fault is not None:
+            self._server.ledger.account(tenant).refused += 1
+            return [Outgoing(tenant, route, fault)], []
         verdict, effects = self._server.submit(now_us, tenant, infer, wanted, frames[1])
         if isinstance(verdict, Refusal):
             return [Outgoing(tenant, route, verdict)], effects
-        known.answers.begin(infer, mark, verdict, route)
+        self.taken_bytes += len(frames[1])
+        self._unmarked.append(known.answers.begin(infer, frames[1], verdict, route))
         return [], effects
 
     def _unreadable(self, now_us: int, known: _Tenant, error: WireError) -> Refusal:
@@ -252,10 +279,9 @@ class Desk:
         request_id, limits = error.request_id or b"\0", self._limits
         if error.code not in ("malformed", "version") or not known.manners.malformed(now_us):
             return Refusal(VERSION, request_id, error.code, str(error))
-        said = (
-            f"{limits.malformed_max} malformed messages in {limits.malformed_window_ms} ms (limits.malformed_max), so"
-        )
-        said = f"{said} nothing of this tenant is read for {limits.cool_ms} ms. The last: {error}"
+        said = f"{limits.malformed_max} malformed messages in {limits.malformed_window_ms} ms (limits.malformed_max in"
+        said = f"{said} malformed_window_ms), so nothing of this tenant is read for {limits.cool_ms} ms (cool_ms). The"
+        said = f"{said} last: {error}"
         return Refusal(VERSION, request_id, "cooling", said, Offer(retry_after_ms=float(limits.cool_ms)))
 
     def _input_fault(self, known: _Tenant, infer: Infer) -> Refusal | None:
@@ -281,21 +307,23 @@ class Desk:
         tenant = known.config.name
         kept = known.answers.find(request_id, now_us)
         if kept is None:
-            said = "no request of yours with this id is running or kept"
-            return [Outgoing(tenant, route, Refusal(VERSION, request_id, "unknown_id", said))]
+            return [Outgoing(tenant, route, partings.unknown(request_id, self._limits))]
         if kept.reply is None:
-            kept.join(route)
-            return []
+            return self._join(known, route, kept)
         reply = replace(kept.reply, replayed=True) if isinstance(kept.reply, Answer) else kept.reply
         return [_ended(tenant, route, reply, kept.tensor)]
+
+    def _join(self, known: _Tenant, route: bytes, kept: Kept) -> list[Outgoing]:
+        """Wait with the others; who makes room for that is told so, for it is told no end."""
+        gone = kept.join(route, self._limits.waiting_routes_max)
+        return [Outgoing(known.config.name, one, partings.displaced(kept.infer.id, self._limits)) for one in gone]
 
     def _feedback(self, now_us: int, known: _Tenant, message: Feedback) -> tuple[Reply, list[Effect]]:
         """A label for an answer still in the window: the truth that audits cannot know."""
         kept, name = known.answers.find(message.answered, now_us), known.config.name
         if kept is None or not isinstance(kept.reply, Answer):
-            window_s = self._limits.answer_window_ms / 1000
-            said = f"no answer of yours to this id is kept; labels are taken for {window_s:g} s after it"
-            return Refusal(VERSION, message.id, "unknown_id", said), []
+            said = "no answer of yours to this id is kept for a label"
+            return partings.unknown(message.id, self._limits, said), []
         answered = kept.reply
         network = self.networks.get(answered.network)
         if network is None or network.version != answered.network_version:
@@ -325,15 +353,17 @@ class Desk:
             return self._hello(now_us, known, route, message)
         session = known.sessions.find(route, now_us)
         if session is None:
-            return Refusal(VERSION, message.id, "hello_required", "say hello first on this connection")
+            return partings.stranger(message.id, self._limits)
         if isinstance(message, Networks):
             return NetworkList(VERSION, message.id, tuple(self.visible(known.config)))
         if isinstance(message, Stats):
             return self._stats(now_us, known, message)
         if isinstance(message, Traces):
             return self._traces(now_us, known, message)
+        if isinstance(message, Adapt):
+            return adapted(self._server, now_us, known.config.name, message, self.visible(known.config))
         assert isinstance(message, SetBounds | SetConditions)
-        return self._set(known, session, message)
+        return session.set(message, self.visible(known.config))
 
     def _hello(self, now_us: int, known: _Tenant, route: bytes, message: Hello) -> Reply:
         fault = name_fault("client", message.client)
@@ -347,34 +377,16 @@ class Desk:
             boot=self._boot,
             answer_window_ms=self._limits.answer_window_ms,
             payload_bytes_max=known.payload_bytes_max,
-            queued_max=self._limits.queued_max,
+            queued_max=min(self._limits.queued_max, known.config.queued_max or self._limits.queued_max),
             bounds=shown(session.bounds),
         )
-
-    def _set(self, known: _Tenant, session: Session, message: SetBounds | SetConditions) -> Reply:
-        if isinstance(message, SetBounds):
-            # The whole of the session's bounds: what is left out is taken back, and whoever spoke last is obeyed.
-            session.bounds = message.bounds
-            if isinstance(message.bounds.accuracy, float) or isinstance(message.bounds.energy_mj, float):
-                session.conditions.clear()
-            return BoundsSet(VERSION, message.id, shown(session.bounds))
-        network = self.networks.get(message.network)
-        if network is None or network not in self.visible(known.config):
-            return Refusal(VERSION, message.id, "unknown_network", f"no network {message.network!r:.80}")
-        if message.conditions is None:
-            session.conditions.pop(message.network, None)
-        elif len(message.conditions) != len(network.exits):
-            said = f"conditions for {len(message.conditions)} exits; {network.name} has {len(network.exits)}"
-            return Refusal(VERSION, message.id, "bounds", said)
-        else:
-            session.conditions[message.network] = message.conditions
-        return BoundsSet(VERSION, message.id, shown(session.bounds))
 
     def _stats(self, now_us: int, known: _Tenant, message: Stats) -> StatsReply:
         sees_all, own = known.config.sees_all, known.config.name
         names = [name for name in self._server.ledger.accounts if sees_all or name == own]
         uptime_us = now_us - (now_us if self.started_us is None else self.started_us)
-        return stats_reply(message, self._server, names, all_seen=sees_all, uptime_us=uptime_us, worker=self.worker)
+        device = (*self.worker, self.metering.info, device_energy(self._server, now_us))
+        return stats_reply(message, self._server, names, all_seen=sees_all, uptime_us=uptime_us, device=device)
 
     def _traces(self, now_us: int, known: _Tenant, message: Traces) -> Reply:
         asked = message.tenant or known.config.name

@@ -6,9 +6,13 @@ long. Does not: choose runs or end requests.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from ..policies.view import NEVER_US, Choice, Served, Waiting
+from msgspec import structs
+
+from ..policies.device_clock import DeviceClock
+from ..policies.power_cap import PowerCap, run_mj
+from ..policies.view import NEVER_US, Choice, Run, Served, Waiting
 from .config import Limits
 from .records import Flight, Request
 
@@ -26,7 +30,9 @@ class Device:
         self._limits = limits
         self._ahead_us = ahead_us
         self._yields = yields
-        self._lessons: list[tuple[Flight, int]] = []
+        self._cap = PowerCap(limits.power_w_max) if limits.power_w_max else None
+        self.power_us = 0
+        self.lessons: list[tuple[Flight, int]] = []
         self._ready = False
         self._ready_us: int | None = None
         self._last_id = 0
@@ -77,6 +83,30 @@ class Device:
         """
         return self.running is not None and (self._last_id - self.running.run.id) % 2 == 1
 
+    def within_power(self, choice: Choice, now_us: int) -> Choice:
+        """The run as far as the device's power allows; or none, and when to ask again."""
+        return choice if self._cap is None else self._cap.trim(choice, now_us)
+
+    def has_power(self, now_us: int, networks: Iterable[Served]) -> bool:
+        """Whether there is enough for one row to the last exit of any of these; if not, `power_us` is when to ask."""
+        if self._cap is None:
+            return True
+        most_mj = max([run_mj(served.costs, 0, [served.exit_last]) for served in networks], default=0.0)
+        if self._cap.has_room(now_us, most_mj):
+            return True
+        self.power_us = self._cap.later_us()
+        return False
+
+    def reaches(self, now_us: int, served: Served, stage: int, rows: int) -> int | None:
+        """How far so many rows of work that can wait may go; None: not at all, and `power_us` is when to ask again."""
+        stop = len(served.costs.accuracy) - 1
+        if self._cap is None:
+            return stop
+        last = self._cap.reaches(now_us, served.costs, stage, [stop] * rows)
+        if last is None:
+            self.power_us = self._cap.later_us()
+        return last
+
     def looked(self) -> None:
         """Nothing was found to post behind what it runs."""
         if self.running is not None:
@@ -91,7 +121,7 @@ class Device:
         """When a request with a deadline could start: work that nobody needs gives way at its next exit."""
         if not self._ready:
             return max(now_us, self._ready_us if self._ready_us is not None else now_us)
-        free_us = now_us
+        free_us = now_us if self._cap is None else self._cap.free_us(now_us)
         for flight in self.flights():
             ends_us, late_us = flight.ends_us, 0
             if self.running is not None and flight is self.posted:
@@ -126,6 +156,10 @@ class Device:
         """Take note of a run just posted."""
         flight.overdue_us = self._overdue_us(flight)
         self._last_id = flight.run.id
+        if self._cap is not None:
+            self._cap.post(flight.run, flight.served)
+        if flight.clock is not None:
+            flight.clock.begin(flight.run.clock_khz, flight.posted_us, flight.top_us)
         if self.running is None:
             self.running = flight
         else:
@@ -133,6 +167,8 @@ class Device:
 
     def over(self, flight: Flight, now_us: int) -> None:
         """This run has ended; the one behind it has begun."""
+        if self._cap is not None:
+            self._cap.over(flight.run.id, now_us)
         if flight is self.posted:
             self.posted = None
             return
@@ -152,7 +188,7 @@ class Device:
             return
         stop = max([row.stop for row in flight.rows.values()], default=0)
         if stop > exit_index:
-            left_us = flight.served.time_us(exit_index + 1, stop, len(flight.rows))
+            left_us = flight.served.time_us(exit_index + 1, stop, len(flight.rows), flight.run.clock_khz)
             limits = self._limits
             flight.overdue_us = now_us + max(limits.run_ms_min * 1000, int(limits.run_factor_max * left_us))
 
@@ -160,16 +196,16 @@ class Device:
         """This run has ended and did what it should: its network's times will follow it, see `learn`."""
         self.over(flight, now_us)
         flight.served.ran_us = now_us
-        self._lessons.append((flight, now_us))
+        self.lessons.append((flight, now_us))
 
     def learn(self) -> None:
         """Networks' times follow the runs that are done; before anybody looks at them, see `Server.learn`."""
-        if not self._lessons:
+        if not self.lessons:
             return
-        for flight, now_us in self._lessons:
+        for flight, now_us in self.lessons:
             flight.served.correction.observe(flight.profiled_us, flight.observed_us)
-            flight.served.ran(now_us - flight.posted_us - flight.observed_us)
-        self._lessons.clear()
+            flight.served.ran(now_us - flight.posted_us - flight.switch_us - flight.observed_us)
+        self.lessons.clear()
 
     def up(self, now_us: int) -> None:
         """It can take runs."""
@@ -184,6 +220,8 @@ class Device:
         running, posted = self.running, self.posted
         if posted is not None and posted.run.network in keys:
             self.posted = None
+            if self._cap is not None:
+                self._cap.over(posted.run.id, now_us)
         else:
             posted = None
         if running is None or running.run.network not in keys:
@@ -194,6 +232,8 @@ class Device:
     def lost(self, ready_us: int) -> tuple[Flight | None, Flight | None]:
         """It is gone, with all it had; returns what it was running and what was posted behind."""
         gone = self.running, self.posted
+        if self._cap is not None:
+            self._cap.lost()
         self.running = self.posted = None
         self._ready, self._ready_us = False, ready_us
         return gone
@@ -210,34 +250,49 @@ def flight_of(choice: Choice, requests: dict[int, Request], start_us: int) -> Fl
             bounded = bounded or member.bounded
             if member.deadline_us < NEVER_US and not member.optional:
                 timed.append(member)
-    before_us, must_us = _must_us(served, timed, run.first, len(rows))
+    clock, top_us, switch_us = choice.clock, 0.0, 0
+    if clock is not None:
+        top_us = served.costs.path_us(run.first, max([row.stop for row in rows]), len(rows))
+        switch_us = clock.switch_to_us(run.clock_khz)
+    before_us, must_us = _must_us(served, timed, run, switch_us)
+    path_end_us = run.predicted_us - switch_us
     return Flight(
         run=run,
         rows={row.ticket: row for row in rows},
         owners={row.ticket: requests[row.ticket].tenant for row in rows},
         posted_us=start_us,
         ends_us=start_us + run.predicted_us,
-        likely_us=start_us + int((run.predicted_us - served.hop_us) / (1 + served.correction.margin)),
+        likely_us=start_us + switch_us + int((path_end_us - served.hop_us) / (1 + served.correction.margin)),
         must_us=start_us + must_us,
         ask_us=start_us + before_us,
         served=served,
         bounded=bounded or bool(timed),
         timed=bool(timed),
         overdue_us=NEVER_US,
+        clock=clock,
+        top_us=top_us,
+        switch_us=switch_us,
     )
+
+
+def as_it_is(flight: Flight, clock: DeviceClock | None) -> None:
+    """A run that nobody waits for takes the clock that it finds, and is reckoned and learnt from by that."""
+    if clock is not None and clock.next_khz in flight.served.at_khz:
+        flight.run = structs.replace(flight.run, clock_khz=clock.next_khz)
 
 
 def _left_us(flight: Flight, now_us: int) -> int:
     """When a run is left that is asked now: at the first exit it has not passed yet, if all goes as it mostly does."""
-    served, first, batch = flight.served, flight.run.first, len(flight.run.rows)
-    for last in range(first, max([row.stop for row in flight.run.rows])):
-        mean_us = served.hop_us + served.costs.path_us(first, last, batch) * served.correction.mu
-        if now_us < flight.posted_us + mean_us:
-            return flight.posted_us + served.time_us(first, last, batch)
+    served, run, batch = flight.served, flight.run, len(flight.run.rows)
+    costs, wait_us = served.costs_at(run.clock_khz), served.hop_us + flight.switch_us
+    for last in range(run.first, max([row.stop for row in run.rows])):
+        path_us = costs.path_us(run.first, last, batch)
+        if now_us < flight.posted_us + wait_us + path_us * served.correction.mu:
+            return flight.posted_us + int(wait_us + path_us * served.correction.factor) + 1
     return flight.ends_us
 
 
-def _must_us(served: Served, timed: list[Waiting], first: int, batch: int) -> tuple[int, int]:
+def _must_us(served: Served, timed: list[Waiting], run: Run, switch_us: int) -> tuple[int, int]:
     """When to ask a run to yield so that it does all that deadlines need and no more, and when that is done.
 
     A run looks whether it is asked at the end of each segment, so it is asked a quarter into the last that it must run.
@@ -245,8 +300,9 @@ def _must_us(served: Served, timed: list[Waiting], first: int, batch: int) -> tu
     if not timed:
         return 0, 0
     last = max([member.expected for member in timed])
-    before_us = served.time_us(first, last - 1, batch) if last > first else 0
-    must_us = served.time_us(first, last, batch)
+    first, batch, khz = run.first, len(run.rows), run.clock_khz
+    before_us = switch_us + served.time_us(first, last - 1, batch, khz) if last > first else 0
+    must_us = switch_us + served.time_us(first, last, batch, khz)
     return before_us + (must_us - before_us) // 4, must_us
 
 
@@ -257,6 +313,9 @@ def pays_ahead(choice: Choice) -> bool:
     """
     members, run = choice.members, choice.run
     assert run is not None
+    if choice.clock is not None and run.clock_khz != choice.clock.next_khz:
+        # The clock is the device's: what executes now has it as it is.
+        return False
     served, first, stop = members[0].served, run.first, max([row.stop for row in run.rows])
     count = len(members)
     if members[0].alone or count >= served.batch_useful[stop]:

@@ -22,12 +22,9 @@ from ..clients.wire import HEADER_BYTES_MAX
 from .config import Limits
 from .guard import ConnectionGuard, Intake
 from .rights import IPC, TCP, TenantConfig, domain_of
-from .sessions import ROUTES_PER_SESSION
 from .socket_modes import EndpointError, let_in, prepare
 
-# A peer that has not finished its handshake by then is gone.
-HANDSHAKE_MS = 2_000
-# Over tcp nobody says that a peer's machine has lost power.
+# Over tcp nobody says that a peer's machine has lost power. Not in Limits: they refuse nobody who lives.
 HEARTBEAT_MS, HEARTBEAT_MS_MAX = 2_000, 6_000
 # Monitor events taken in at a time: with more there is an attack, and the cap is reached long before.
 EVENTS_MAX = 256
@@ -65,7 +62,7 @@ class Door:
         self.unread = True
         self._tenant = tenant
         self.place = place
-        self._routes_max = ROUTES_PER_SESSION * limits.sessions_max
+        self._routes_max = limits.session_routes_max * limits.sessions_max
         cap = min(limits.connections_max, tenant.connections_max or limits.connections_max)
         self.guard = ConnectionGuard(cap)
         # Who last spoke on which route, to know whom to take leave of when rights end.
@@ -137,8 +134,15 @@ class Door:
         self.unwelcome_count = 0
         return f"{self!r}: {reason}; closed for {for_ms} ms, other tenants are not concerned"
 
-    def reopen(self, now_us: int) -> str | None:
-        """Bind again when that is due; a line to log where it cannot be done, and it is tried again later."""
+    def reopen(self, now_us: int, *, short: bool = False) -> str | None:
+        """Bind again when that is due; a line to log where it cannot be done, and it is tried again later.
+
+        `short` of descriptors: let nobody in for a while, and drop who is here, which frees some.
+        """
+        if short:
+            if not self.guard.closed:
+                self.shut(now_us, "")
+            self.guard.wait(now_us)
         if not self.guard.due(now_us):
             return None
         try:
@@ -148,6 +152,12 @@ class Door:
             return f"{self!r}: {error}; tried again in {for_ms} ms"
         self.guard.opened(now_us)
         return None
+
+    def untaken(self) -> None:
+        """Somebody has too many answers waiting to be read, so the next is dropped; the operator is told."""
+        said = f"{self!r}: a reader is too slow, its answers are dropped (send_queue_max); they can be fetched"
+        if said not in self.notes:
+            self.notes.append(said)
 
     def look(self) -> Intake:
         """Who has bytes to read, who was heard since the last look, and who does not read; two system calls each."""
@@ -178,7 +188,7 @@ class Door:
         socket.setsockopt(zmq.SNDHWM, limits.send_queue_max)
         socket.setsockopt(zmq.RCVHWM, limits.receive_count_max)
         socket.setsockopt(zmq.BACKLOG, limits.connections_backlog)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, limits.handshake_ms_max)
         # Without the second a missing handler would let everybody in.
         socket.setsockopt(zmq.ZAP_DOMAIN, domain_of(tenant.name, self.transport).encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
@@ -233,3 +243,11 @@ def _waiting_bytes(fd: int, way: int) -> int:
     except OSError:
         return 0
     return count[0]
+
+
+def user_of(frame: zmq.Frame) -> str:
+    """Who sent a frame: what the handshake named them. "" where no handshake did, which then is nobody."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""

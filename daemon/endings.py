@@ -40,6 +40,8 @@ def decide(request: Request, now_us: int, *, kept: bool, until_us: int) -> Stop 
         return "condition"
     if reached >= waiting.target:
         return request.plan.limit
+    if request.asked.energy_mj is not None and _beyond(request, request.asked.energy_mj):
+        return "energy"
     if waiting.optional:
         if now_us >= until_us:
             return "deadline" if latency_ms is not None else "fairness"
@@ -86,7 +88,7 @@ def answer(request: Request, stop: Stop, now_us: int, *, kept: bool) -> Ended:
         total_us=total_us,
         batches=tuple(request.batches),
         energy_mj=request.energy_mj,
-        energy_source=costs.energy_source,
+        energy_source=costs.charged_source,
         broken=_broken(request, total_us, kept=kept),
         stop=stop,
         proof=None if proof is None else Proof(proof.accuracy, proof.certainty, proof.n, proof.conditional),
@@ -124,7 +126,7 @@ def crashed(request: Request, retries_max: int) -> Ended:
 
 def untried(request: Request) -> Ended:
     """The error of a request that is suspected, and could not be run without harm to others in time."""
-    said = "the engine died while it ran this input, and others needed the next one all the time; ask again later"
+    said = "the engine died while it ran this input, and others needed the next one all the time (limits.suspect_ms)"
     return failure(request, "engine_crashed", said)
 
 
@@ -153,6 +155,19 @@ def _out_of_time(request: Request, now_us: int) -> Stop | Literal["drop"] | None
     if now_us + waiting.served.time_us(waiting.stage, waiting.stage, 1) <= waiting.deadline_us:
         return None
     return "drop" if request.asked.on_miss == "drop" and waiting.last_reached < request.plan.mandatory else "deadline"
+
+
+def _beyond(request: Request, most_mj: float) -> bool:
+    """Whether the next segment and its head, alone, would take it over its energy: they may have become dearer.
+
+    Where bounds were made into conditions these say when it stops: once it is over, as published.
+    """
+    waiting, costs = request.waiting, request.waiting.served.costs
+    if request.asked.conditions is not None or request.energy_mj is None:
+        return False
+    if costs.segment_mj is None or costs.head_mj is None:
+        return False
+    return request.energy_mj + costs.segment_mj[waiting.stage][1] + costs.head_mj[waiting.stage][1] > most_mj
 
 
 def _broken(request: Request, total_us: int, *, kept: bool) -> tuple[str, ...]:

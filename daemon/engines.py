@@ -13,23 +13,41 @@ from ..exits.bundle import Bundle
 from ..exits.runner import EngineFault, Runner
 from ..profiles.schema import read_profile
 
+# What to do where an engine cannot be imported. JetPack's TensorRT is no wheel, and no wheel of TensorRT fits a Jetson.
+_FIX = {
+    "tensorrt": "on a Jetson it is JetPack's, for the system's Python: sudo apt-get install python3-libnvinfer, and an "
+    "environment made with --system-site-packages; elsewhere: pip install 'delen[tensorrt]'. delen doctor says more",
+}
 
-def make_runner(engine: str, device: str, threads: int) -> Runner:
-    """ONNX Runtime or PyTorch, ready to load bundles. Raises EngineFault `unsupported` where it is not installed."""
+
+def make_runner(engine: str, device: str, threads: int, tell: Callable[[str], None] = lambda said: None) -> Runner:
+    """The engine, ready to load bundles.
+
+    Args:
+        tell: hears what is being built, where an engine builds before it runs.
+    Raises:
+        EngineFault: `unsupported` where it is not installed, `device` where what it runs on is not there.
+    """
     try:
         if engine == "onnx":
             from ..exits.onnx_runner import OnnxRunner
 
+            if device not in ("auto", "cpu"):
+                takes = "expected auto or cpu; for the GPU take engine torch or tensorrt"
+                raise EngineFault("device", f"no device {device!r:.80} for ONNX Runtime; {takes}")
             return OnnxRunner(threads=threads)
         if engine == "torch":
             from ..exits.torch_runner import TorchRunner
 
             return TorchRunner(device=device, threads=threads)
+        if engine == "tensorrt":
+            from ..exits.tensorrt_runner import TensorRTRunner
+
+            return TensorRTRunner(device=device, threads=threads, tell=tell)
     except ImportError as error:
-        raise EngineFault(
-            "unsupported", f"engine {engine!r} needs {error.name}; install it with: pip install 'delen[{engine}]'"
-        ) from error
-    raise EngineFault("unsupported", f"no engine {engine!r}; known: onnx, torch, replay")
+        fix = _FIX.get(engine, f"install it with: pip install 'delen[{engine}]'")
+        raise EngineFault("unsupported", f"engine {engine!r} needs {error.name}; {fix}") from error
+    raise EngineFault("unsupported", f"no engine {engine!r}; known: onnx, torch, tensorrt, replay")
 
 
 def preload(engine: str) -> None:

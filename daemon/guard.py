@@ -60,6 +60,10 @@ class ConnectionGuard:
         self.fds.clear()
         return self._closed_us
 
+    def wait(self, now_us: int) -> None:
+        """It is not to be bound again yet, for a reason that is not its own."""
+        self._open_at_us = max(now_us + CLOSED_US_MIN, self._open_at_us or 0)
+
     def due(self, now_us: int) -> bool:
         """Whether it should be bound again now."""
         return self._open_at_us is not None and now_us >= self._open_at_us

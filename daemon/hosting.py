@@ -30,10 +30,11 @@ from ..policies.view import Served
 from ..profiles.costs import Costs
 from ..profiles.intervals import clopper_pearson
 from ..profiles.schema import Device, ExitQuality, Profile, ProfileError, read_profile
-from ..profiles.store import find_profile, write_profile
+from ..profiles.store import find_profile, misfits, write_profile
 from .arena import Need
 from .config import Config, ConfigError
 from .journal_records import Samples
+from .memory_budget import free_bytes, memory_fault
 from .worker_process import Hosted
 
 # The way to the worker and back, until it is measured: seen 90-460 us on two x86 cores, by how busy they were.
@@ -65,14 +66,34 @@ def host(config: Config, state: Path) -> dict[str, Hosted]:
                     f"tenant {tenant.name!r} may use {name!r}, which is not served; served: {', '.join(result)}"
                 )
     for file in config.replay_profiles:
-        network = read_profile(Path(file)).network
+        profile = read_profile(Path(file))
+        network = profile.network
         if network not in result:
             raise ConfigError(f"{file} is a profile of {network!r}, which is not among the networks")
+        manifest = result[network].bundle.manifest
+        if profile.network_version != manifest.version or len(profile.exits) != len(manifest.exits):
+            raise ConfigError(
+                f"{file} is a profile of {network} {profile.network_version} with {len(profile.exits)} exits; served "
+                f"is {manifest.version} with {len(manifest.exits)}: replay a profile of that"
+            )
         result[network].profile_file = file
     missing = [name for name, hosted in result.items() if config.engine == "replay" and not hosted.profile_file]
     if missing:
         raise ConfigError(f"the replay engine needs a profile to replay for {', '.join(missing)}; see replay_profiles")
+    fault = memory_fault(config, [own for _, own in workers_of(config, result)], free_bytes(config))
+    if fault:
+        raise ConfigError(f"not loaded: {', '.join(result)} {fault}")
     return result
+
+
+def workers_of(config: Config, hosted: Mapping[str, Hosted]) -> list[tuple[str | None, dict[str, Hosted]]]:
+    """The engine processes there are to be: everybody's, and one for each tenant that has its own; what each loads."""
+    workers: list[tuple[str | None, dict[str, Hosted]]] = [(None, dict(hosted))]
+    for tenant in config.tenants:
+        own = {name: each for name, each in hosted.items() if tenant.networks is None or name in tenant.networks}
+        if tenant.isolation == "tenant" and own:
+            workers.append((tenant.name, own))
+    return workers
 
 
 def bring(config: Config, state: Path, said: str) -> Hosted:
@@ -121,6 +142,8 @@ def find(hosted: Hosted, device: Device, state: Path, notes: list[str]) -> Profi
         return read_profile(Path(hosted.profile_file))
     found = find_profile(state, hosted.bundle, device)
     if found is None:
+        # The newest says enough: which of the others does not fit for which reason helps nobody.
+        notes += misfits(state, hosted.bundle, device)[:1]
         return None
     if found.stale:
         notes.append(f"profile {found.path} may not hold: {found.stale}; measure again with `delen profile`")
@@ -155,15 +178,20 @@ def served(bundle: Bundle, profile: Profile, batch_max: int) -> Served:
 
 
 def costs_of(bundle: Bundle, profile: Profile, batch_max: int) -> Costs:
-    """What each exit costs, and is worth by the calibration file, at every batch size.
+    """What each exit costs, and is worth by the calibration file, at every batch size."""
+    return Costs.of(replace(profile, exits=qualities(bundle) or profile.exits), batch_max)
+
+
+def qualities(bundle: Bundle) -> tuple[ExitQuality, ...] | None:
+    """What each exit is worth by the calibration file; None without one. Cost: it is read, some 50 ms.
 
     Exits are compared on the rows that temperatures were chosen on; certificates are judged on the others.
     """
     calibration = bundle.calibration()
-    if calibration is not None:
-        fit = calibration.fit if calibration.fit.any() else ~calibration.fit
-        profile = replace(profile, exits=_held_out(calibration.correct[fit]))
-    return Costs.of(profile, batch_max)
+    if calibration is None:
+        return None
+    fit = calibration.fit if calibration.fit.any() else ~calibration.fit
+    return _held_out(calibration.correct[fit])
 
 
 def follows(config: Config, profile: Profile) -> Corrects:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..policies.view import NEVER_US, Served
+from ..policies.view import Served
 from .assurance import Assurance
 from .canary import Canaries
 from .device import Device
@@ -26,6 +26,7 @@ class Idle:
         self.canaries = Canaries()
         self._device = device
         self._assurance = assurance
+        self._audits = assurance.audits
         self._quarantine = quarantine
 
     def stir(self, now_us: int) -> None:
@@ -35,17 +36,22 @@ class Idle:
 
     def due_at(self) -> int:
         """When an idle device has something to do; NEVER_US when nothing is due."""
-        canary_us = self.canaries.due_at(doubt=self._quarantine.doubting) if self._device.ready else NEVER_US
-        return min(self._assurance.audits.wake_at(), canary_us)
+        audit_us = self._audits.wake_at()
+        if not self._device.ready:
+            return audit_us
+        canary_us = self.canaries.due_at(doubt=self._quarantine.doubting)
+        return canary_us if canary_us < audit_us else audit_us
 
     def flight(self, run_id: int, now_us: int, networks: Mapping[str, Served], *, waited: bool) -> Flight | None:
         """The next such run for a device that is ready and has none. `waited`: somebody waits for it."""
         audits, doubting = self._assurance.audits, self._quarantine.doubting
         if waited and not doubting:
             return None
-        flight = self.canaries.flight(run_id, now_us, networks, self._quarantine.doubted() if doubting else set())
+        flight = None
+        if self._device.has_power(now_us, networks.values()):
+            flight = self.canaries.flight(run_id, now_us, networks, self._quarantine.doubted() if doubting else set())
         if flight is None and not waited and audits.wake_at() <= now_us:
-            flight = audits.flight(run_id, now_us)
+            flight = audits.flight(run_id, now_us, self._device.reaches)
         return flight
 
     def forget(self, gone: Served, *, last: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace as replace_plan
 
 from msgspec.structs import replace
 
-from ..clients.wire import Infer, Offer, Refusal
+from ..clients.wire import Infer, Offer, Refusal, Stop
 from ..policies import admission, load
 from ..policies.exits import Asked, ExitPlan, Misfit, plan
 from ..policies.fairness import Share
@@ -23,7 +23,7 @@ from ..policies.view import HOP_US_MAX, NEVER_US, Served, Waiting, rounded_up
 from .backlog import Backlog
 from .config import Limits
 from .device import Device
-from .ledger import Account, Ledger
+from .ledger import Ledger
 
 # After so long without a run of a network, one request is tried though predictions are against it.
 TRIAL_US = 250_000
@@ -45,40 +45,51 @@ class Intake:
         share, patience_us = self._ledger.share(tenant), self._limits.patience_ms * 1000
         return Newcomer(tenant, served, share, ticket=ticket, now_us=now_us, patience_us=patience_us)
 
-    def full(self, account: Account, queued_bytes: int, infer: Infer) -> Refusal | None:
+    def full(self, tenant: str, queued_bytes: int, infer: Infer) -> Refusal | None:
         """A refusal if this tenant may have nothing more waiting; `queued_bytes` with this request's."""
-        count_max, count_name = self._least(account.tenant, "queued_max")
-        bytes_max, bytes_name = self._least(account.tenant, "queued_bytes_max")
-        if account.pending >= count_max:
-            said = f"{account.pending} of your requests wait; {count_name} is {count_max}"
+        promise, limits, pending = self._ledger.promises.of(tenant), self._limits, self._ledger.pending(tenant)
+        count_max, bytes_max = limits.queued_max, limits.queued_bytes_max
+        count_name, bytes_name = "limits.queued_max", "limits.queued_bytes_max"
+        if promise is not None:
+            own = promise.terms
+            if own.queued_max is not None and own.queued_max < count_max:
+                count_max, count_name = own.queued_max, "your queued_max"
+            if own.queued_bytes_max is not None and own.queued_bytes_max < bytes_max:
+                bytes_max, bytes_name = own.queued_bytes_max, "your queued_bytes_max"
+        if pending >= count_max:
+            said = f"{pending} of your requests wait; {count_name} is {count_max}"
         elif queued_bytes > bytes_max:
             said = f"{queued_bytes} bytes would wait; {bytes_name} is {bytes_max}"
         else:
             return None
         retry_ms = round(load.done_us((load.cost_of(chunk) for chunk in self._backlog.work()), 0) / 1000, 3)
-        self._ledger.refuse(account.tenant, missed=True)
+        self._ledger.refuse(tenant, missed=True)
         return Refusal(infer.version, infer.id, "queue_full", said, Offer(retry_after_ms=max(1.0, retry_ms)))
 
-    def _least(self, tenant: str, name: str) -> tuple[int, str]:
-        """A tenant's own cap or everybody's, whichever is less, and how the configuration calls it."""
-        common: int = getattr(self._limits, name)
-        promise = self._ledger.promises.of(tenant)
-        own: int | None = None if promise is None else getattr(promise.terms, name)
-        return (common, f"limits.{name}") if own is None or own >= common else (own, f"your {name}")
+    def plan(
+        self, now_us: int, infer: Infer, wanted: Asked, newcomer: Newcomer
+    ) -> tuple[Asked, ExitPlan, Waiting] | Refusal:
+        """How deep this request will go and how it will wait, or why it cannot be taken and what could.
 
-    def plan(self, now_us: int, infer: Infer, wanted: Asked, newcomer: Newcomer) -> tuple[ExitPlan, Waiting] | Refusal:
-        """How deep this request will go and how it will wait, or why it cannot be taken and what could."""
+        It is held to what its tenant's adaptation makes of what was asked.
+        """
         promise = self._ledger.promises.of(newcomer.tenant)
         if promise is not None and (wait_us := promise.ceiling_in_us(now_us)):
             said = f"rate_hz_max {promise.terms.rate_hz_max:g} (burst_max {promise.terms.burst_max}) is used up"
             return self._wait(infer, newcomer, "rate", said, wait_us)
-        verdict = self._plan(now_us, infer, wanted, newcomer)
-        if promise is None or not promise.energy.capped or isinstance(verdict, Refusal):
-            return verdict
-        return self._within_energy(infer, verdict, newcomer, promise)
+        budgets = self._ledger.budgets
+        adapted = budgets.asked(now_us, newcomer.tenant, wanted, newcomer.served) if budgets.used else wanted
+        if isinstance(adapted, int):
+            said = "no answer is worth its energy just now, for what there is must last"
+            return self._wait(infer, newcomer, "quota", said, adapted)
+        verdict = self._plan(now_us, infer, adapted, newcomer)
+        capped = (budgets.used and budgets.capped(newcomer.tenant)) or (promise is not None and promise.energy.capped)
+        if capped and not isinstance(verdict, Refusal):
+            verdict = self._within_energy(infer, verdict, newcomer, promise)
+        return verdict if isinstance(verdict, Refusal) else (adapted, *verdict)
 
     def _within_energy(
-        self, infer: Infer, planned: tuple[ExitPlan, Waiting], newcomer: Newcomer, promise: Promise
+        self, infer: Infer, planned: tuple[ExitPlan, Waiting], newcomer: Newcomer, promise: Promise | None
     ) -> tuple[ExitPlan, Waiting] | Refusal:
         """As planned, or no deeper than it must where its tenant's energy goes no further, or a refusal."""
         chosen, waiting = planned
@@ -87,14 +98,20 @@ class Intake:
         if most_mj is None or least_mj is None:
             said = f"your energy is capped, and this device knows no energies of {newcomer.served.name}: profile it"
             return self._wait(infer, newcomer, "quota", said, None)
-        if promise.energy.wait_us(newcomer.now_us, most_mj)[0] and not waiting.staged:
-            chosen, most_mj = _shallowest(chosen), least_mj
+        if self._energy_in_us(newcomer, promise, most_mj)[0] and not waiting.staged:
+            chosen, most_mj = _shallowest(chosen, "energy"), least_mj
             waiting.target = waiting.mandatory
-        wait_us, name = promise.energy.wait_us(newcomer.now_us, most_mj)
+        wait_us, name = self._energy_in_us(newcomer, promise, most_mj)
         if wait_us:
             return self._wait(infer, newcomer, "quota", f"{name}: your energy is used up for now", wait_us)
         waiting.most_mj = most_mj
         return chosen, waiting
+
+    def _energy_in_us(self, newcomer: Newcomer, promise: Promise | None, most_mj: float) -> tuple[int, str]:
+        """How long until its tenant and the device can pay for so much, 0: now; and what holds it up."""
+        now_us = newcomer.now_us
+        wait_us, name = (0, "") if promise is None else promise.energy.wait_us(now_us, most_mj)
+        return (wait_us, name) if wait_us else self._ledger.budgets.wait_us(now_us, newcomer.tenant, most_mj)
 
     def _wait(self, infer: Infer, newcomer: Newcomer, code: str, said: str, wait_us: int | None) -> Refusal:
         """Refused by a cap of its tenant's, whatever the load; it may come again after `wait_us`."""
@@ -209,11 +226,11 @@ class Intake:
         return admission.Queue(self._backlog.spare(), [*self._backlog.work(), *first], free_us, stretch)
 
 
-def _shallowest(chosen: ExitPlan) -> ExitPlan:
+def _shallowest(chosen: ExitPlan, limit: Stop = "fairness") -> ExitPlan:
     """As deep as its bounds need and no deeper: what has its answer leaves, and no stall can take it back."""
     if chosen.target <= chosen.mandatory:
         return chosen
-    return replace_plan(chosen, target=chosen.mandatory, limit="fairness")
+    return replace_plan(chosen, target=chosen.mandatory, limit=limit)
 
 
 class Newcomer:

@@ -15,13 +15,16 @@ Does not: change anything, or run outside simulation.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import NoReturn
 
 from ..clients.wire import Answer, Infer
 from ..policies.exits import Asked
 from ..policies.pools import View
-from ..policies.view import Run, Served
+from ..policies.power_cap import MJ_PER_W, WINDOW_US
+from ..policies.view import Run
+from ..profiles.costs import Costs
 from .config import Limits
 from .records import Ended, ExitDone, RunFailed, RunReturned
 from .server import Server
@@ -69,6 +72,8 @@ class Watch:
         self._energy_mj = 0.0
         self._decisions = 0
         self._idle_turns, self._turn_us = 0, 0
+        # What was drawn in the last second: when it was over, how much, and the dearest segment in it with its head.
+        self._drawn: deque[tuple[int, float, float]] = deque()
 
     # ---- what is told
 
@@ -127,7 +132,7 @@ class Watch:
                 for ticket in rows & self._audits.keys():
                     del self._audits[ticket]
             return
-        self._book(done, rows, self._server.networks[run.network])
+        self._book(done, rows, self._server.networks[run.network].costs_at(run.clock_khz))
         audited = {row.ticket for row in run.rows if row.audit}
         for row in done.rows:
             told = self._open.get(row.ticket) or self._audits.get(row.ticket)
@@ -247,8 +252,18 @@ class Watch:
 
     # ---- books
 
-    def _book(self, done: ExitDone, rows: set[int], served: Served) -> None:
-        costs = served.costs
+    def _book(self, done: ExitDone, rows: set[int], costs: Costs) -> None:
+        before_mj = self._energy_mj
+        self._book_steps(done, rows, costs)
+        if self._limits.power_w_max:
+            self._drawn.append((self._now_us, self._energy_mj - before_mj, _largest_mj(done, costs)))
+            while self._drawn[0][0] <= self._now_us - WINDOW_US:
+                self._drawn.popleft()
+            drawn_mj, largest_mj = sum([mj for _, mj, _ in self._drawn]), max([mj for *_, mj in self._drawn])
+            if drawn_mj > max(self._limits.power_w_max * MJ_PER_W, largest_mj) + 1e-6:
+                self._fail(f"9: {drawn_mj:.1f} mJ within a second; the cap is {self._limits.power_w_max:g} W")
+
+    def _book_steps(self, done: ExitDone, rows: set[int], costs: Costs) -> None:
         for step in done.steps:
             energies = costs.head_mj if step.head else costs.segment_mj
             if energies is None or costs.energy_source == "unknown":
@@ -267,6 +282,14 @@ class Watch:
 
     def _fail(self, what: str) -> NoReturn:
         raise AssertionError(f"seed {self._seed}, at {self._now_us} us: {what}")
+
+
+def _largest_mj(done: ExitDone, costs: Costs) -> float:
+    """The dearest segment of these steps, with its head."""
+    if costs.segment_mj is None or costs.head_mj is None:
+        return 0.0
+    whole = [costs.segment_mj[s.index][s.batch] + costs.head_mj[s.index][s.batch] for s in done.steps if not s.head]
+    return max(whole, default=0.0)
 
 
 def _same(booked_mj: float, spent_mj: float) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ..clients.adaptation import Adaptation
 from ..clients.wire import Answer, Proof
 from ..exits.calibration_file import Calibration
 from ..policies.exits import Asked
@@ -245,6 +246,62 @@ class Retired(_Record, frozen=True, tag=12):
     keys: tuple[str, ...]
 
 
+class Reclocked(_Record, frozen=True, tag=14):
+    """The device's clock or power mode has changed, or may be set: what this network costs from now on.
+
+    `at_khz`: at each clock that a policy may set. `clock`: the clock as it is, kHz; 0: it is not set by policies.
+    """
+
+    now_us: int
+    network: str
+    costs: CostTables
+    at_khz: dict[int, CostTables]
+    p95_over_p50: float
+    clock_khz: int
+    switch_us: int
+    dwell_us: int
+
+
+class AdaptedTo(_Record, frozen=True, tag=15):
+    """This adaptation holds for a tenant's requests from now on."""
+
+    now_us: int
+    tenant: str
+    adaptation: Adaptation
+
+
+class Batteried(_Record, frozen=True, tag=16):
+    """What the device's battery has, keeps in reserve and must last until; `harvest`: (until, us; mW) to come."""
+
+    now_us: int
+    energy_mj: float
+    reserve_mj: float
+    until_us: int
+    harvest: tuple[tuple[int, float], ...]
+
+
+class Recosted(_Record, frozen=True, tag=17):
+    """A meter says that steps of this network take so many times the energy they are known with, by segment."""
+
+    now_us: int
+    network: str
+    factors: tuple[float, ...]
+
+
+class Corrected(_Record, frozen=True, tag=18):
+    """By the meter, these tenants took so much more than they were charged, mJ; of those whose energy is capped."""
+
+    now_us: int
+    more_mj: tuple[tuple[str, float], ...]
+
+
+class ClockConfirmed(_Record, frozen=True, tag=19):
+    """The GPU's clock that a run wished is in force."""
+
+    now_us: int
+    khz: int
+
+
 class Closed(_Record, frozen=True, tag=10):
     """The last record: why the journal ends here."""
 
@@ -252,7 +309,9 @@ class Closed(_Record, frozen=True, tag=10):
 
 
 Event = Submitted | Cancelled | Chosen | Advanced | Expired | Lost | Ready | Labelled
-Record = Opened | NetworkNoted | AskedNoted | Event | Spared | Retired | Closed
+EnergyRecord = AdaptedTo | Batteried | Recosted | Corrected
+ClockRecord = Reclocked | ClockConfirmed
+Record = Opened | NetworkNoted | AskedNoted | Event | Spared | Retired | Closed | ClockRecord | EnergyRecord
 
 
 def heard(effects: list[Effect]) -> tuple[Heard, ...]:

@@ -14,13 +14,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exits import state_files
+from .aborts import leave_aborts
 from .audit_log import AuditBusy, AuditLog, Plain
 from .counters import Counters, CountersDamaged, from_wall, to_wall
 from .served_list import Listed, exchanged, listed, read_list, write_list
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .log_writer import Log
 
 COUNTERS, AUDIT = "counters", "audit"
-# For as many tenants as are remembered, each with a whole day: 2.5 MB at the most.
+# For as many tenants as are remembered, each with a whole day: 2.7 MB at the most.
 SLOT_BYTES = 4 * 1024 * 1024
 EVERY_US = 1_000_000
 # Changes that may wait for the disk.
@@ -108,7 +108,7 @@ class Keeping:
         for said in (self._audit.fault, self._slots.fault, unlisted):
             if said:
                 self._note(said, level="warning")
-        self._pool = ThreadPoolExecutor(1, "delen-disk")
+        self._pool = ThreadPoolExecutor(1, "delen-disk", leave_aborts)
 
     @property
     def counters(self) -> Counters:
@@ -207,8 +207,7 @@ class Keeping:
         self._taken_in(now_us, ledger)
         assert self._slots is not None
         last = self._pool.submit(self._write_last)
-        with suppress(OSError, TimeoutError):
-            last.result(CLOSE_S_MAX)
+        wait([last], CLOSE_S_MAX)
         if last.done():
             self._pool.shutdown()
             self._shut()
@@ -252,6 +251,8 @@ class Keeping:
             if promise is not None:
                 levels = promise.energy.day.levels(now_us)
                 self._counters.set_day(tenant, to_wall(levels, now_us=now_us, wall_s=wall_s))
+        for tenant, budget in ledger.budgets.lasting():
+            self._counters.set_budget(tenant, budget)
         return True
 
     def _give_back(self, now_us: int, ledger: Ledger, wall_s: float) -> None:

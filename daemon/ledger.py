@@ -3,7 +3,8 @@
 Role: counters that the conservation law is checked on: accepted = answered + failed + pending. Energy that is not
 known stays unknown and is never added as 0. `Ledger` keeps them with each tenant's share and promise, which are told of
 every acceptance, run and end at one place. Runs and ends are only noted at first, for an answer that is about to leave
-need not wait for them: `settle` enters them, in order, before anything is read. Does not: decide anything.
+need not wait for them: `settle` enters, in order, what decisions read, before the next one; `count` also what only
+people read, which may wait for longer. Does not: decide anything.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from functools import partial
 
 from ..clients.info import EnergySource, TenantStats
 from ..clients.wire import Answer, Failure
+from ..policies.attribution import Attribution, Settled
 from ..policies.exits import Asked
 from ..policies.fairness import Share, Shares, Spread, spread
 from ..policies.rates import Promises, Terms, Typical
 from ..policies.view import Served, Waiting
+from .budgeting import Budgets
 from .records import StepDone
 from .tally import Tally, Work
 
 KEPT_LATENCIES = 512
+# Where nobody says when there is time for it, in simulation or with runs that no turn stays with, so many wait at most.
+UNCOUNTED_MAX = 256
 WORST_FIRST: tuple[EnergySource, ...] = ("unknown", "modelled", "measured")
 
 
@@ -50,6 +55,7 @@ class Account:
     bounds_broken: int = 0
     energy_mj: float = 0.0
     energy_sources: set[EnergySource] = field(default_factory=set)
+    unsettled_mj: float = 0.0
     device_us: int = 0
     undeliverable: int = 0
     beyond: int = 0
@@ -68,11 +74,11 @@ class Account:
 
     @property
     def energy_source(self) -> EnergySource:
-        return next((source for source in WORST_FIRST if source in self.energy_sources), "unknown")
+        unsettled: EnergySource = "modelled" if self.unsettled_mj else "unknown"
+        return next((source for source in WORST_FIRST if source in self.energy_sources), unsettled)
 
-    def book_answer(self, answer: Answer, exit_count: int) -> None:
-        """Count an answer; its energy and device time were booked with the runs."""
-        self.answered += 1
+    def count_answer(self, answer: Answer, exit_count: int) -> None:
+        """What an answer was like; its energy and device time were booked with the runs."""
         if answer.broken:
             self.bounds_broken += 1
         else:
@@ -91,22 +97,35 @@ class Account:
         self.latency[network].add(answer.total_us)
         self.queue[network].add(answer.queue_us)
 
-    def book_failure(self, code: str) -> None:
-        """Count a request that was accepted and could not be answered."""
-        self.failed += 1
+    def count_failure(self, code: str) -> None:
+        """Why a request that was accepted could not be answered."""
         self.failures[code] = self.failures.get(code, 0) + 1
 
     def book_refusal(self, code: str) -> None:
         """Count by its code a message that was refused; what was refused of requests is in `refused`."""
         self.refusals[code] = self.refusals.get(code, 0) + 1
 
-    def book_run(self, energy_mj: float | None, took_us: int, source: EnergySource) -> None:
-        """Charge this tenant's share of a run: mJ, and device time split over the rows that used it."""
+    def count_run(self, energy_mj: float | None, took_us: int, source: EnergySource, *, settles: bool = False) -> None:
+        """Charge this tenant's share of a run: mJ, and device time split over the rows that used it.
+
+        `settles`: a meter will say what it really was.
+        """
         known = energy_mj is not None and source != "unknown"
         self.energy_mj += energy_mj if known and energy_mj is not None else 0.0
-        # A sum is as well known as its worst part.
-        self.energy_sources.add(source if known else "unknown")
+        if settles and source == "modelled" and energy_mj is not None:
+            # What it is will be known in a second or two.
+            self.unsettled_mj += energy_mj
+        else:
+            # A sum is as well known as its worst part.
+            self.energy_sources.add(source if known else "unknown")
         self.device_us += took_us
+
+    def settle(self, modelled_mj: float, measured_mj: float | None) -> None:
+        """Of what was charged, so much has turned out to be so much; None: that will never be known."""
+        self.unsettled_mj = max(0.0, self.unsettled_mj - modelled_mj)
+        self.energy_sources.add("modelled" if measured_mj is None else "measured")
+        if measured_mj is not None:
+            self.energy_mj += measured_mj - modelled_mj
 
     def stats(self) -> TenantStats:
         ordered = sorted(self.latencies_us)
@@ -133,6 +152,7 @@ class Account:
             broken=self.broken.copy(),
             latency={network: tally.told() for network, tally in self.latency.items()},
             queue={network: tally.told() for network, tally in self.queue.items()},
+            unsettled_mj=self.unsettled_mj,
         )
 
 
@@ -145,36 +165,52 @@ class Ledger:
     def __init__(self, tenants: Mapping[str, Terms]) -> None:
         """`tenants`: those the operator configured. If there are none, all share one part of the device."""
         self.promises = Promises(tenants)
+        self.budgets = Budgets()
+        # Whose energy it was by the meter, where there is one; and what that said beyond all runs.
+        self.attribution: Attribution | None = None
+        self.idle_mj: float | None = None
         self._accounts: dict[str, Account] = {}
         self._shares: dict[str, Share] = {}
         self._tenants = tenants
         self._common = Share("")
         self._fair = Shares()
-        self._noted: list[Callable[[], None]] = []
+        self.noted: list[Callable[[], None]] = []
+        self._uncounted: list[Callable[[], None]] = []
         self._work: dict[str, Work] = {}
 
     def settle(self) -> None:
-        """Enter what was noted."""
-        if self._noted:
-            for enter in self._noted:
-                enter()
-            self._noted.clear()
+        """Enter what was noted and decisions read: shares, promises, budgets, and how many requests are pending."""
+        if self.noted:
+            _enter(self.noted)
+            if len(self._uncounted) >= UNCOUNTED_MAX:
+                _enter(self._uncounted)
+
+    def count(self) -> None:
+        """Enter all that was noted. No decision reads what this does beyond `settle`, so it may be done at any time."""
+        self.settle()
+        _enter(self._uncounted)
 
     @property
     def accounts(self) -> dict[str, Account]:
         """By tenant, as of now."""
-        self.settle()
+        self.count()
         return self._accounts
 
     @property
     def work(self) -> dict[str, Work]:
         """What the device did, by network, as of now."""
-        self.settle()
+        self.count()
         return self._work
 
     def account(self, tenant: str) -> Account:
-        self.settle()
+        """One tenant's row, as of now."""
+        self.count()
         return self._account(tenant)
+
+    def pending(self, tenant: str) -> int:
+        """How many of its requests have not ended."""
+        self.settle()
+        return self._account(tenant).pending
 
     def _account(self, tenant: str) -> Account:
         account = self._accounts.get(tenant)
@@ -209,9 +245,12 @@ class Ledger:
 
     def accept(self, now_us: int, tenant: str, wanted: Asked, waiting: Waiting) -> None:
         """A request came in."""
-        account = self.account(tenant)
+        self.settle()
+        account = self._account(tenant)
         account.accepted += 1
         account.beyond += waiting.spare
+        if waiting.most_mj:
+            self.budgets.accept(tenant, waiting)
         self._fair.enter(waiting.share)
         promise = self.promises.of(tenant)
         if promise is not None:
@@ -224,33 +263,76 @@ class Ledger:
 
     def refuse(self, tenant: str, *, missed: bool) -> None:
         """A request was refused. `missed`: within what its tenant is promised."""
-        self.account(tenant).refused += 1
+        self.settle()
+        self._account(tenant).refused += 1
         promise = self.promises.of(tenant)
         if missed and promise is not None and promise.firm is not None:
             promise.firm.note(met=False)
 
     def book(self, now_us: int, tenant: str, took: Took, source: EnergySource) -> None:
-        """A tenant's part of a run; `source`: where its energies come from."""
-        self._noted.append(partial(self._book, now_us, tenant, took, source))
+        """A tenant's part of a run; `source`: of its energies, `Costs.charged_source`."""
+        # Nearly all have none of these, and `_book` would find nothing to do.
+        if took.free_us or self.budgets.used or self.promises.of(tenant) is not None:
+            self.noted.append(partial(self._book, now_us, tenant, took, known=source != "unknown"))
+        # A meter that comes later says nothing of this run.
+        settles = self.attribution is not None
+        self._uncounted.append(partial(self._count_run, tenant, took, source, settles=settles))
 
     def ran(self, served: Served, steps: Sequence[StepDone]) -> None:
         """What the device reported of a run, whoever's."""
-        self._noted.append(partial(self._ran, served, steps))
+        self._uncounted.append(partial(self._ran, served, steps))
+
+    def settle_energy(self, settled: Settled) -> list[tuple[str, float]]:
+        """What tenants were charged for a stretch of time becomes what was measured over it.
+
+        Returns:
+            by how much more, of those whose energy is capped: for `correct`, since decisions change by it.
+        """
+        self.count()
+        more: list[tuple[str, float]] = []
+        for owner, modelled_mj in settled.modelled_mj.items():
+            tenant, measured_mj = str(owner), settled.measured_mj.get(owner)
+            self._account(tenant).settle(modelled_mj, measured_mj)
+            promise = self.promises.of(tenant)
+            capped = self.budgets.capped(tenant) or (promise is not None and promise.energy.capped)
+            if measured_mj is not None and capped:
+                more.append((tenant, measured_mj - modelled_mj))
+        if settled.measured_mj or settled.idle_mj:
+            self.idle_mj = (self.idle_mj or 0.0) + settled.idle_mj
+        return more
+
+    def correct(self, now_us: int, tenant: str, more_mj: float) -> None:
+        """This tenant took so much more than it was charged: what is left of its energy is less."""
+        self.budgets.spend(now_us, tenant, more_mj)
+        promise = self.promises.of(tenant)
+        if promise is not None:
+            promise.energy.book(now_us, more_mj)
 
     def end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
         """A request has ended."""
-        self._noted.append(partial(self._end, tenant, waiting, reply))
+        self.noted.append(partial(self._end, tenant, waiting, reply))
+        self._uncounted.append(partial(self._count_end, tenant, reply, len(waiting.served.costs.accuracy)))
 
-    def _book(self, now_us: int, tenant: str, took: Took, source: EnergySource) -> None:
-        account, known = self._account(tenant), source != "unknown"
-        account.book_run(took.energy_mj if known else None, took.device_us, source)
+    def _count_run(self, tenant: str, took: Took, source: EnergySource, *, settles: bool) -> None:
+        account, energy_mj = self._account(tenant), None if source == "unknown" else took.energy_mj
+        account.count_run(energy_mj, took.device_us, source, settles=settles)
+        account.optional_us += took.free_us
+
+    def _count_end(self, tenant: str, reply: Answer | Failure, exit_count: int) -> None:
+        if isinstance(reply, Failure):
+            self._account(tenant).count_failure(reply.code)
+        else:
+            self._account(tenant).count_answer(reply, exit_count)
+
+    def _book(self, now_us: int, tenant: str, took: Took, *, known: bool) -> None:
         if took.free_us:
-            account.optional_us += took.free_us
             self._fair.charge(self._share(tenant), took.free_us, took.free_mj if known else None)
         promise = self.promises.of(tenant)
         if promise is not None:
             promise.book(now_us, took.owed_us, took.free_us)
             promise.energy.book(now_us, took.energy_mj if known else 0.0)
+        if known and self.budgets.used:
+            self.budgets.spend(now_us, tenant, took.energy_mj)
 
     def _ran(self, served: Served, steps: Sequence[StepDone]) -> None:
         work = self._work.get(served.name)
@@ -261,11 +343,13 @@ class Ledger:
     def _end(self, tenant: str, waiting: Waiting, reply: Answer | Failure) -> None:
         account, accuracy, share = self._account(tenant), waiting.served.costs.accuracy, waiting.share
         self._fair.leave(share)
+        if self.budgets.used or waiting.most_mj:
+            self.budgets.ended(tenant, waiting, reply)
         promised = waiting.bounded and not waiting.spare
         if isinstance(reply, Failure):
-            account.book_failure(reply.code)
+            account.failed += 1
         else:
-            account.book_answer(reply, len(accuracy))
+            account.answered += 1
             gained = accuracy[reply.exit] - (accuracy[waiting.mandatory] if promised else 0.0)
             if gained > 0:
                 share.gained += gained
@@ -274,6 +358,17 @@ class Ledger:
             promise.end(waiting, promised=promised)
             if promise.firm is not None and promised and not _taken_back(reply):
                 promise.firm.note(met=isinstance(reply, Answer) and not reply.broken)
+
+
+def _enter(noted: list[Callable[[], None]]) -> None:
+    """Do what was noted, in order and each once: of one that fails, what comes after it is there for the next call."""
+    done = 0
+    try:
+        for enter in noted:
+            done += 1
+            enter()
+    finally:
+        del noted[:done]
 
 
 def _taken_back(reply: Answer | Failure) -> bool:

@@ -100,6 +100,7 @@ class Lifecycle:
             self._drained_us = now_us + self._limits.drain_ms_max * 1000
             pending = server.pending_count
             said = f"ending; {pending} requests to finish, for at most {self._limits.drain_ms_max} ms"
+            said = f"{said} (limits.drain_ms_max)"
             self._notifier.stopping(said)
             if pending:
                 self._note(f"{said}; said again, at once")
@@ -142,6 +143,6 @@ def status_line(server: Server, desk: Desk, fault: str | None = None) -> str:
     answered = sum(account.answered for account in accounts.values())
     refused = sum(account.refused for account in accounts.values())
     served = ", ".join(desk.networks) or "nothing yet"
-    said = f"serving {served} to {desk.tenant_count} tenants; {answered} answered, {refused} refused"
+    said = f"serving {served} to {len(desk.configured())} tenants; {answered} answered, {refused} refused"
     said = f"{said}, {server.pending_count} pending; worker {desk.worker.state}"
     return said if fault is None else f"NOT WELL: {fault}; {said}"

@@ -10,11 +10,13 @@ Does not: rotate files, send anything over a network, or change the descriptor's
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .aborts import leave_aborts
 from .log_lines import RANK, TEXT_CHARS_MAX, Event, Form, Level, Throttle, Value, render
 
 if TYPE_CHECKING:
@@ -124,7 +126,8 @@ class Log:
         over, self._throttle.over = self._throttle.over, 0
         lost, self._lost = self._lost, 0
         if over or lost:
-            said = f"{over + lost} lines were dropped: {over} for too many in ten seconds, {lost} for want of room"
+            said = f"{over + lost} lines were dropped: {over} for too many in ten seconds (limits.log_lines_max)"
+            said = f"{said}, {lost} for want of room (limits.log_queue_max)"
             self._queue_told(Event(_wall(), "warning", said, {}))
 
     def _queue_told(self, event: Event) -> None:
@@ -132,6 +135,7 @@ class Log:
         self._queue.append(render(event, self._form, priority=self._priority))
 
     def _write_all(self) -> None:
+        leave_aborts()
         while True:
             with self._changed:
                 if not self._queue:
@@ -154,8 +158,10 @@ class Log:
             try:
                 line = line[os.write(self._fd, line) :]
             except BlockingIOError:
-                # Somebody made what we share non-blocking; wait here, where waiting hurts nobody.
-                time.sleep(0.01)
+                # Somebody made what we share non-blocking; wait for room here, where waiting hurts nobody.
+                room = select.poll()
+                room.register(self._fd, select.POLLOUT)
+                room.poll()
             except OSError:
                 self.dropped += 1
                 return

@@ -9,30 +9,26 @@ Does not: decide anything (the core does), or import an engine.
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import signal
-import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import zmq
 
 from ..clients.wire import encode
-from ..policies.view import NEVER_US
-from ..profiles.store import state_directory
 from . import hosting
 from .access import open_endpoints
 from .acknowledged import once_audited, once_written
 from .change import Changes
+from .clock import clock_us
+from .clock_watch import ClockWatch
 from .config import Config
-from .crew import Crew, Lane
+from .crew import MESSAGES_MAX, Crew, Lane
 from .desk import Desk, Outgoing
 from .door import Door
+from .energy_watch import EnergyWatch
 from .journal import Journal
 from .keeping import Keeping
 from .lifecycle import Lifecycle
@@ -40,52 +36,19 @@ from .log_writer import Log
 from .memory import settle
 from .notify import Notifier
 from .pipe import PipeClosed, ToFront
+from .pressure import TAKEN_BYTES_MAX
 from .recorded import core, setup_of
-from .records import Alarm, Effect, ExitDone, Forget, Restart, RunFailed, RunReturned, Told, Wanted, Yield
-from .reload import Parts, Reloader
-from .sockets import Endpoints, RuntimeLock
+from .records import Alarm, Effect, Ended, ExitDone, Forget, Restart, RunFailed, RunReturned, Told, Wanted, Yield
+from .reload import Parts, Reloader, Reread
+from .sockets import Endpoints
 from .supervisor import WorkerFailed
-from .watchdog import books_fault
+from .wakeups import Wakeups
+from .watchdog import Books
 from .worker_early import Early
 
-BOOKS_EVERY_US = 1_000_000
-Reread: TypeAlias = Callable[[], Config]
-# Goes on while the machine sleeps, as its tenants' patience does.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def serve(
-    config: Config,
-    note: Log,
-    on_ready: Callable[[], None] | None = None,
-    reread: Reread | None = None,
-    early: Early | None = None,
-) -> None:
-    """Run the daemon until SIGTERM or SIGINT, and all it has accepted is answered.
-
-    Args:
-        note: takes what the operator should know, line by line.
-        on_ready: called once, when every network is served and all endpoints are bound.
-        reread: gives the configuration as it stands at a reload. early: the first worker's process, if it runs already.
-    Raises:
-        AlreadyRunning, EndpointError: the runtime directory. BundleError, ProfileError, ConfigError, WorkerFailed:
-        what cannot be served, and why.
-    """
-    state = state_directory(os.environ, os.getuid(), flag=Path(config.state_dir) if config.state_dir else None)
-    # A watchdog that ends this process does it with SIGABRT; the log should show where the loop was.
-    faulthandler.enable()
-    lock = RuntimeLock(Path(config.runtime_dir))
-    try:
-        loop = Loop(config, state, note, reread, early)
-        try:
-            loop.start()
-            if on_ready is not None and not loop.stopping:
-                on_ready()
-            loop.run()
-        finally:
-            loop.close()
-    finally:
-        lock.release()
+# How often what nobody waits for is looked at: whether memory is short, counters have changed.
+LIVE_EVERY_US = 50_000
+OF_RUNS = (ExitDone, RunFailed, RunReturned)
 
 
 class Loop:
@@ -97,38 +60,46 @@ class Loop:
         self._config = config
         self._state = state
         self._note = note
-        self._signals, self._wake = socket.socketpair()
+        self._wakeups = Wakeups()
         # First, since it mends what is read next.
-        self._keeping = Keeping(state, note, dev=config.dev, wake=self._rouse)
+        self._keeping = Keeping(state, note, dev=config.dev, wake=self._wakeups.rouse)
         self._crew = Crew(config, state, hosting.host(config, state), note, early)
+        self._crew.clocks = ClockWatch(config, state, note, wake=self._wakeups.rouse)
         most = config.limits.journal_bytes_max
         self._journal = Journal(Path(config.journal), bytes_max=most, note=note) if config.journal else None
         wall = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         setup = setup_of(config, self._keeping.withdrawn(self._crew.bundles()))
-        self._server = core(setup, self._journal, self._crew.samples, now_us=_clock_us(), wall=wall)
+        self._server = core(setup, self._journal, self._crew.samples, now_us=clock_us(), wall=wall)
         self._desk = Desk(self._server, config.tenants, config.limits, os.urandom(8).hex())
-        self._keeping.begin(_clock_us(), self._server.ledger, self._crew.bundles())
+        known = self._server, self._desk, self._keeping.counters
+        self._energy = EnergyWatch(config, known, note, time.time, clock_us())
+        self._keeping.begin(clock_us(), self._server.ledger, self._crew.bundles())
         self._changes = Changes(config, state, self._crew, self._server, self._desk)
         self._endpoints: Endpoints | None = None
         self._reloader = Reloader(config, reread, note)
         self._poller = zmq.Poller()
-        self._worker_fds: list[int] = []
+        self._worker_fds: set[int] = set()
+        # When workers are to be looked after though they say nothing; 0: something has changed, so in this turn.
+        # `_live_us`: when operator and service manager are, while there are turns; `_own_us`: even if there are none.
+        self._crew_us = self._live_us = self._own_us = 0
         self._seen_through: int | None = None
-        self._run_count = self._books_us = 0
+        self._books = Books(note)
+        self._run_count = 0
         self._lifecycle = Lifecycle(Notifier.from_environment(os.environ, os.getpid()), config.limits, note)
 
     # ---- life
 
     def start(self) -> None:
         """Start the worker, wait until it serves every network, then bind: nobody is asked before it can answer."""
-        self._catch_signals()
-        now_us = _clock_us()
+        self._wakeups.catch(self._lifecycle)
+        self._poller.register(self._wakeups.fd, zmq.POLLIN)
+        now_us = clock_us()
         self._crew.start(now_us)
         self._watch_worker()
         while self._crew.state != "ready" and not self.stopping:
-            if self._signals.fileno() in dict(self._poller.poll(100)):
-                self._signals.recv(64)
-            now_us = _clock_us()
+            if self._wakeups.fd in dict(self._poller.poll(100)):
+                self._wakeups.read()
+            now_us = clock_us()
             self._lifecycle.starting(now_us, f"loading {', '.join(self._config.networks)}")
             if self._crew.tick(now_us):
                 raise WorkerFailed(f"not ready after limits.start_ms_max = {self._config.limits.start_ms_max} ms")
@@ -163,50 +134,56 @@ class Loop:
             self._journal.close()
         if self._endpoints is not None:
             self._endpoints.close()
-        self._keeping.close(_clock_us(), self._server.ledger)
+        self._keeping.close(clock_us(), self._server.ledger)
         self._lifecycle.close()
-        signal.set_wakeup_fd(-1)
-        self._signals.close()
-        self._wake.close()
-
-    def _rouse(self) -> None:
-        """Have a turn made soon; from any thread."""
-        with suppress(OSError):
-            self._wake.send(b"\0")
+        self._energy.close()
+        self._wakeups.close()
 
     def turn(self) -> None:
         """Wait for something to happen, and act on it."""
         assert self._endpoints is not None
         ready = dict(self._poller.poll(self._timeout_ms()))
-        now_us = _clock_us()
-        if self._signals.fileno() in ready:
-            self._signals.recv(64)
+        now_us = clock_us()
+        if self._wakeups.fd in ready:
+            self._wakeups.read()
+            self._crew_us = self._live_us = 0
         # The device first: while tenants' messages are read, it should have something to do.
-        if any(fd in ready for fd in self._crew.filenos()):
-            self._drain_worker(now_us)
+        if not self._worker_fds.isdisjoint(ready):
+            now_us = self._drain_worker(now_us)
+            self._crew_us = 0
         if self._endpoints.wants(ready, now_us):
             self._attend(now_us)
-        for door in self._endpoints.doors():
-            if door.socket in ready:
-                self._receive(now_us, door)
+        for door in self._endpoints.doors(ready):
+            now_us = self._receive(now_us, door)
         self._act(now_us, self._server.expire(now_us))
         self._post(now_us)
-        for lane, reason in self._crew.tick(now_us):
-            self._lost(now_us, lane, reason)
-        if self._crew.tell(self._server):
-            self._post(now_us)
-        once_audited(self._keeping, self._changes.tick(now_us), self._crew.bundles, self._send)
-        self._say()
-        self._watch_worker()
-        self._see_through()
+        if now_us >= self._crew_us:
+            self._tend(now_us)
+        tidied = self._see_through()
         # What nobody waits for comes last.
         self._server.learn()
+        if not tidied:
+            self._tidy(now_us)
         if not self._server.pending_count:
             for lane in self._crew.tidy():
                 self._lost(now_us, lane, "it ended")
-        self._live(now_us)
+        if now_us >= self._live_us or self._desk.taken_bytes >= TAKEN_BYTES_MAX or self._lifecycle.ending:
+            self._live(now_us)
 
     # ---- parts of a turn
+
+    def _tend(self, now_us: int) -> None:
+        """Look after workers: those that start, end, stand by, and take over from others."""
+        for lane, reason in self._crew.tick(now_us):
+            self._lost(now_us, lane, reason)
+        once_audited(self._keeping, self._changes.tick(now_us), self._crew.bundles, self._send)
+        if self._crew.tell(self._server):
+            self._desk.worker = self._crew.told()
+            self._post(now_us)
+        self._say()
+        self._watch_worker()
+        worker_us, change_us = self._crew.wake_at(), self._changes.wake_at()
+        self._crew_us = change_us if worker_us is None else min(worker_us, change_us)
 
     def _live(self, now_us: int) -> None:
         """What operator and service manager want, after what tenants want."""
@@ -220,16 +197,14 @@ class Loop:
         self._keeping.turn(now_us, server.ledger)
         lifecycle.turn(now_us, server, self._desk)
         if lifecycle.phase == "over":
-            said = "the daemon ended before this could be answered"
+            said = "the daemon ended before this could be answered (limits.drain_ms_max)"
             self._act(now_us, self._desk.cut_off("shutting_down", said))
-        if now_us >= self._books_us:
-            # That nobody's request is lost or answered twice is looked at while it runs too, not in tests alone.
-            self._books_us = now_us + BOOKS_EVERY_US
-            fault = books_fault(server)
-            if fault is not None:
-                self._note(f"a fault of delen's own, please report it: {fault}", level="error", key="books")
+        self._books.turn(now_us, server)
         lifecycle.watch(now_us, server, self._crew, self._run_count)
         lifecycle.tell(now_us, server, self._desk)
+        self._energy.turn(now_us)
+        self._own_us = min(lifecycle.wake_at(), self._energy.wake_at())
+        self._live_us = min(now_us + LIVE_EVERY_US, self._own_us)
 
     def _attend(self, now_us: int) -> None:
         """Handshakes, and connections that are too many or have lost their rights."""
@@ -242,29 +217,43 @@ class Loop:
         for tenant, route in attended.lost:
             self._act(now_us, self._desk.leave(tenant, route))
 
-    def _receive(self, now_us: int, door: Door) -> None:
+    def _receive(self, now_us: int, door: Door) -> int:
+        """Read what has come by this door. Returns the time: what came while the first was handled, came later."""
         assert self._endpoints is not None
-        tenant = door.tenant
+        tenant, first = door.tenant, True
         for route, user, frames in self._endpoints.receive(door, self._config.limits.receive_count_max):
+            now_us, first = now_us if first else clock_us(), False
             handle = self._desk.handle if self._endpoints.allows(door, user) else self._desk.turned_away
             outgoing, effects = handle(now_us, tenant, route, frames)
-            self._send(outgoing)
+            if outgoing:
+                self._send(outgoing)
             self._act(now_us, effects)
         until_us = self._desk.cooling_until(tenant)
         if until_us is not None and until_us > now_us:
             self._endpoints.pause(tenant, until_us)
             self._note(f"tenant {tenant}: too many malformed messages; not read for a while", level="warning")
+        return now_us
 
-    def _drain_worker(self, now_us: int) -> None:
+    def _drain_worker(self, now_us: int) -> int:
+        """Read what workers say. Returns the time: no run has taken longer than until its report is read."""
         for lane in tuple(self._crew.lanes):
             try:
-                for message in lane.messages():
-                    if isinstance(message, ExitDone | RunFailed | RunReturned):
+                # In a turn no more than a worker in its right mind would say.
+                for _ in range(MESSAGES_MAX):
+                    message = lane.receive()
+                    if message is None:
+                        break
+                    now_us = clock_us()
+                    if isinstance(message, OF_RUNS):
                         self._advance(now_us, lane, message)
+                        if not self._server.busy:
+                            # Nobody has anything to report; to ask costs as much as a message.
+                            break
                     else:
                         self._arrange(now_us, lane, message)
             except (PipeClosed, WorkerFailed) as error:
                 self._lost(now_us, lane, str(error) or "it ended")
+        return now_us
 
     def _advance(self, now_us: int, lane: Lane, done: ExitDone | RunFailed | RunReturned) -> None:
         network = self._server.running(done.run)
@@ -275,7 +264,8 @@ class Loop:
             done = lane.with_logits(done, network)
         effects = self._server.advance(now_us, done)
         # First something to do for the device, then the answers.
-        self._post(now_us)
+        if self._server.waiting:
+            self._post(now_us)
         self._act(now_us, effects)
 
     def _act(self, now_us: int, effects: Sequence[Effect]) -> None:
@@ -283,6 +273,8 @@ class Loop:
             return
         self._send(self._desk.settle(now_us, effects))
         for effect in effects:
+            if isinstance(effect, Ended):
+                continue
             if isinstance(effect, Yield):
                 self._crew.ask_yield(effect.run)
             elif isinstance(effect, Restart):
@@ -294,6 +286,7 @@ class Loop:
                 self._note(effect.text, level="warning")
             elif isinstance(effect, Wanted):
                 self._send(self._changes.begin(now_us, effect))
+                self._crew_us = 0
             elif isinstance(effect, Forget):
                 self._crew.drop(effect.tickets)
 
@@ -321,32 +314,50 @@ class Loop:
         engine_us = run.predicted_us - self._server.networks[run.network].hop_us
         self._seen_through = run.id if engine_us <= self._config.spin_us else None
 
-    def _see_through(self) -> None:
+    def _see_through(self) -> bool:
         """Stay with a short run until it is over: going to sleep and being woken would take longer than it does.
 
-        One run only, and no longer than twice `spin_us`, so that nobody else waits longer than for a turn.
+        One run only, and no longer than twice `spin_us`, so that nobody else waits longer than for a turn. Returns
+        whether this turn's tidying was done: while the worker works there is time for it, where nobody else waits.
         """
         run_id, self._seen_through = self._seen_through, None
         if run_id is None:
-            return
-        until_us = _clock_us() + 2 * self._config.spin_us
-        while (now_us := _clock_us()) < until_us and self._server.running(run_id) is not None:
-            self._drain_worker(now_us)
-            # Where other processes have the other cores, the worker may be waiting for this one.
+            return False
+        now_us = clock_us()
+        until_us = now_us + 2 * self._config.spin_us
+        alone = self._server.pending_count == 1
+        if alone:
+            self._tidy(now_us)
+        while (now_us := clock_us()) < until_us:
+            # Where other processes have the other cores, the worker may be waiting for this one, or who was answered.
             os.sched_yield()
-            self._post(now_us)
+            if self._server.running(run_id) is None:
+                break
+            now_us = self._drain_worker(now_us)
+            if self._server.waiting:
+                self._post(now_us)
+        return alone
+
+    def _tidy(self, now_us: int) -> None:
+        """What nobody waits for and no decision reads."""
+        self._server.ledger.count()
+        self._desk.learn(now_us)
 
     def _lost(self, now_us: int, lane: Lane, reason: str) -> None:
         """A worker is gone."""
         effects = self._crew.lost(now_us, lane, reason, self._server)
         self._desk.worker = self._crew.told()
         self._say()
+        # Its descriptor is closed, and may be another's by the next turn.
+        self._watch_worker()
+        self._crew_us = 0
         self._act(now_us, effects)
 
     def _arrange(self, now_us: int, lane: Lane, message: ToFront) -> None:
         if self._crew.arrange(now_us, lane, message, self._server, self._desk):
             self._desk.worker = self._crew.told()
         self._say()
+        self._crew_us = 0
 
     def _say(self) -> None:
         """What happened to workers."""
@@ -361,18 +372,13 @@ class Loop:
         if self._seen_through is not None:
             # Posted while another was seen through, and as short: tenants have been waited for long enough.
             return 0
-        now_us = _clock_us()
-        due_us = self._server.wake_at()
-        worker_us = self._crew.wake_at()
-        if worker_us is not None:
-            due_us = min(due_us, worker_us)
-        due_us = min(due_us, self._lifecycle.wake_at(), self._changes.wake_at())
-        if self._endpoints is not None:
-            due_us = min(due_us, self._endpoints.wake_at())
-        if due_us >= NEVER_US:
+        assert self._endpoints is not None
+        now_us, server = clock_us(), self._server
+        due_us = min(server.wake_at(), self._crew_us, self._own_us, self._endpoints.wake_at())
+        if due_us >= now_us + 1_000_000:
             return 1000
         # A policy that holds the device for a fuller batch has said when at the latest; anything else may wait.
-        late_us = 0 if self._server.can_run(now_us) else 999
+        late_us = 0 if server.pending_count and server.can_run(now_us) else 999
         return max(0, min(1000, (due_us - now_us + late_us) // 1000))
 
     def _watch_worker(self) -> None:
@@ -383,16 +389,3 @@ class Loop:
             for fd in fds:
                 self._poller.register(fd, zmq.POLLIN)
             self._worker_fds = fds
-
-    def _catch_signals(self) -> None:
-        self._wake.setblocking(False)
-        self._signals.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._lifecycle.end)
-        signal.signal(signal.SIGHUP, partial(self._lifecycle.hang_up, os.isatty(0)))
-        self._poller.register(self._signals.fileno(), zmq.POLLIN)
-
-
-def _clock_us() -> int:
-    return time.clock_gettime_ns(CLOCK) // 1000

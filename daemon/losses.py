@@ -85,7 +85,7 @@ class Losses:
         for request in hit:
             if request in poison:
                 effects.append(Told(f"an input of tenant {request.tenant} to {request.waiting.served.name} is poison"))
-                said = f"the engine died {limits.poison_deaths} times while it ran this input"
+                said = f"the engine died {limits.poison_deaths} times while it ran this input (limits.poison_deaths)"
                 effects += self._end(request, failure(request, "poison", said), forget=False)
             else:
                 effects += self._rerun(now_us, request, ready_us)
@@ -127,7 +127,7 @@ class Losses:
         effects: list[Effect] = []
         for request in same:
             backlog.remove(request.waiting)
-            said = "another request of yours with this input ended the engine twice"
+            said = "another request of yours with this input ended the engine too often (limits.poison_deaths)"
             effects += self._end(request, failure(request, "poison", said), forget=False)
         return effects
 

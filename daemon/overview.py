@@ -6,14 +6,16 @@ loop a millisecond at most. Pure. Does not: decide who may see what; the desk sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
 from msgspec.structs import replace
 
-from ..clients.info import NetworkStats, TenantStats
+from ..clients.info import DeviceEnergy, EnergySource, MeterInfo, NetworkStats, TenantStats
 from ..clients.wire import VERSION, Stats, StatsReply, TraceList, Traces
+from .ledger import WORST_FIRST
 from .server import Server
 from .tally import Work
 from .traces import TraceRing
@@ -24,13 +26,19 @@ ROWS_MAX = 32
 
 
 def stats_reply(
-    message: Stats, server: Server, names: Sequence[str], *, all_seen: bool, uptime_us: int, worker: tuple[str, int]
+    message: Stats,
+    server: Server,
+    names: Sequence[str],
+    *,
+    all_seen: bool,
+    uptime_us: int,
+    device: tuple[str, int, str, MeterInfo, DeviceEnergy],
 ) -> StatsReply:
     """The rows behind `message.after`: of these tenants first, then of networks, for who sees all.
 
     Args:
         names: of the tenants to tell of, in an order that stays.
-        worker: its state, and how often it was started again.
+        device: the worker's state, how often it was started again, its spare, how the meter stands, and energy.
     """
     work = list(server.ledger.work.values()) if all_seen else []
     networks: list[NetworkStats] = []
@@ -50,11 +58,14 @@ def stats_reply(
         id=message.id,
         uptime_us=uptime_us,
         queued=server.pending_count,
-        worker=worker[0],
-        worker_restarts=worker[1],
+        worker=device[0],
+        worker_restarts=device[1],
         tenants=tuple(tenants),
         networks=tuple(networks),
         next=told if told < len(work) + len(names) else 0,
+        spare=device[2],
+        meter=device[3],
+        energy=device[4],
     )
 
 
@@ -66,6 +77,26 @@ def _rows(
         yield replace(accounts[name].stats(), drift=server.assurance.told(name))
     for each in work[max(0, start - len(names)) :]:
         yield each.told()
+
+
+def device_energy(server: Server, now_us: int) -> DeviceEnergy:
+    """What the device drew for everybody and beside, and what its battery allows."""
+    ledger = server.ledger
+    accounts, battery = list(ledger.accounts.values()), ledger.budgets.device
+    sources: set[EnergySource] = {account.energy_source for account in accounts if account.energy_sources}
+    horizon = None if battery is None else battery.horizon
+    told = DeviceEnergy(
+        runs_mj=sum([account.energy_mj for account in accounts]),
+        source=next((source for source in WORST_FIRST if source in sources), "unknown"),
+        idle_mj=ledger.idle_mj,
+        idle_mw=None if ledger.attribution is None else ledger.attribution.idle_mw,
+        power_w_max=server.limits.power_w_max or None,
+    )
+    if battery is None or horizon is None:
+        return told
+    left_s, allowed_mw = max(0.0, (horizon.until_us - now_us) / 1e6), battery.allow_mw(now_us)
+    allowed_w = allowed_mw / 1000 if math.isfinite(allowed_mw) else None
+    return replace(told, battery_j=horizon.left_mj / 1000, battery_w=allowed_w, battery_s=left_s)
 
 
 def trace_list(message: Traces, ring: TraceRing, now_us: int) -> TraceList:

@@ -60,10 +60,11 @@ class Load(_Message, frozen=True, tag="load"):
 
 
 class Measure(_Message, frozen=True, tag="measure"):
-    """Take a quick profile of a loaded network."""
+    """Take a quick profile of a loaded network. `meter`: as in the configuration."""
 
     name: str
     watts: float | None
+    meter: str = "auto"
 
 
 class Post(_Message, frozen=True, tag="post"):

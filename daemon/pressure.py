@@ -2,8 +2,8 @@
 
 Role: queues of single tenants are bounded, and so is each message, but the sum over many tenants may be more than the
 service manager grants, which would slow the whole process down and then kill it, with everybody's requests. Flow: so
-often, `look` -> `Desk.shedding` -> new requests are refused with the limit's name; what was accepted goes on, and what
-it frees is given back to the system. Does not: take from anybody what was accepted.
+often, and after so many bytes, `look` -> `Desk.shedding` -> new requests are refused with the limit's name; what was
+accepted goes on, and what it frees is given back to the system. Does not: take from anybody what was accepted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from .desk import Desk
 from .memory import give_back
 
 LOOK_US, GIVE_BACK_US = 50_000, 500_000
+# Of inputs taken in, before it is looked at though that is not due: in 50 ms there may come a hundred megabytes.
+TAKEN_BYTES_MAX = 8 * 1024 * 1024
 # Of the limit: above the one nothing is taken in, below the other again.
 SHED_SHARE, CALM_SHARE = 0.9, 0.8
 
@@ -38,9 +40,11 @@ class Pressure:
     def look(self, now_us: int, desk: Desk) -> str | None:
         """Look if that is due; a line for the operator where something has changed. Cost: 10 us every 50 ms."""
         limit = self._limits.resident_bytes_max or self._granted
-        if now_us < self._look_us or limit is None:
+        if now_us < self._look_us and desk.taken_bytes < TAKEN_BYTES_MAX:
             return None
-        self._look_us = now_us + LOOK_US
+        self._look_us, desk.taken_bytes = now_us + LOOK_US, 0
+        if limit is None:
+            return None
         resident = self._resident()
         if resident is None:
             return None

@@ -54,6 +54,8 @@ class Quarantine:
         self._faults: dict[_Whose, deque[int]] = {}
         self._barred: dict[_Whose, int] = {}
         self._down: dict[str, int] = {}
+        # Whether any network is doubted.
+        self.doubting = False
         # When tenants last asked, by network's key.
         self._asked: dict[str, dict[str, int]] = {}
 
@@ -100,7 +102,13 @@ class Quarantine:
 
     def suspects(self, now_us: int, request: Request) -> bool:
         """Whether this newcomer's input must run alone; it is marked then."""
-        self._asked.setdefault(request.waiting.served.key, {})[request.tenant] = now_us
+        key = request.waiting.served.key
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = {}
+        asked[request.tenant] = now_us
+        if not self._suspects:
+            return request.suspect
         known = self._known(now_us, request.tenant, request.waiting.served)
         if known and _digest(request.payload) in known:
             request.suspect = request.waiting.alone = True
@@ -125,6 +133,7 @@ class Quarantine:
             return False
         faults.clear()
         self._barred[whose] = now_us + window_us
+        self.doubting = True
         if sum(key == served.key and until_us > now_us for (_, key), until_us in self._barred.items()) > 1:
             self._down[served.key] = now_us + window_us
         return True
@@ -135,11 +144,13 @@ class Quarantine:
         barred = [whose for whose in self._barred if whose[1] == key]
         for whose in barred:
             del self._barred[whose]
+        self.doubting = bool(self._barred or self._down)
         return down or bool(barred)
 
     def failed(self, now_us: int, key: str) -> None:
         """The network has not: it is barred for everybody."""
         self._down[key] = now_us + self._limits.fault_window_ms * 1000
+        self.doubting = True
 
     def forget(self, key: str) -> None:
         """This network is served no more."""
@@ -154,11 +165,6 @@ class Quarantine:
             for whose in [whose for whose in remembered if whose == _whose(whose[0], gone)]:
                 del remembered[whose]
 
-    @property
-    def doubting(self) -> bool:
-        """Whether any network is doubted."""
-        return bool(self._barred or self._down)
-
     def doubted(self) -> set[str]:
         """The keys of networks that should show by a canary that they are well."""
         return {*self._down, *(key for _, key in self._barred)}
@@ -167,10 +173,11 @@ class Quarantine:
 
     def refusal(self, now_us: int, tenant: str, served: Served, payload: Payload) -> tuple[str, str, Offer] | None:
         """Code, text and offer for a request that is not run for now; None if nothing is against it."""
-        if self._barred or self._down:
+        if self.doubting:
             until_us = max(self._barred.get((tenant, served.key), 0), self._down.get(served.key, 0))
             if until_us > now_us:
-                said = f"the engine has failed on {served.name} too often; it is tried again until it is well"
+                said = f"the engine has failed on {served.name} too often (limits.faults_max is"
+                said = f"{said} {self._limits.faults_max}) or on its canary; it is tried again until it is well"
                 retry_ms = min((until_us - now_us) / 1000, float(self._limits.canary_ms))
                 return "quarantined", said, Offer(retry_after_ms=rounded_up(retry_ms))
         known = self._known(now_us, tenant, served)
@@ -181,16 +188,18 @@ class Quarantine:
         poison = [suspect.until_us for suspect in known.values() if suspect.deaths >= deadly]
         deaths = [death.until_us for death in self._deaths.get(_whose(tenant, served), ()) if death.until_us > now_us]
         if found is not None and found.deaths >= deadly:
-            said, until_us = f"this input ended the engine {found.deaths} times", found.until_us
+            said, until_us = f"this input ended the engine {found.deaths} times (limits.poison_deaths)", found.until_us
         elif len(poison) >= limits.poison_inputs_max:
-            said, until_us = f"{len(poison)} of your inputs ended the engine of {served.name}", min(poison)
+            said = f"{len(poison)} of your inputs ended the engine of {served.name} (limits.poison_inputs_max)"
+            until_us = min(poison)
         elif len(deaths) >= limits.suspect_deaths_max:
-            said, until_us = f"your inputs alone ended the engine of {served.name} {len(deaths)} times", min(deaths)
+            said = f"your inputs alone ended the engine of {served.name} {len(deaths)} times"
+            said, until_us = f"{said} (limits.suspect_deaths_max)", min(deaths)
         else:
             return None
         return (
             "poison",
-            f"{said}; it is not run again for now",
+            f"{said}; it is not run again for now, limits.poison_ms is {limits.poison_ms}",
             Offer(retry_after_ms=rounded_up((until_us - now_us) / 1000)),
         )
 

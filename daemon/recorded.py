@@ -24,12 +24,16 @@ from .journal_records import (
     AskedNoted,
     Cancelled,
     Chosen,
+    ClockConfirmed,
+    EnergyRecord,
     Expired,
     Labelled,
     Lost,
     NetworkNoted,
     Opened,
     Ready,
+    Reclocked,
+    Recosted,
     Retired,
     Samples,
     Setup,
@@ -192,6 +196,24 @@ class Recorded(Server):
         for key in keys:
             self._noted.pop(key, None)
         self._journal.write(Retired(tuple(keys)))
+
+    def reclocked(self, record: Reclocked) -> None:
+        """What `reclock` has just told this core."""
+        if record.network not in self._noted:
+            self._note_network(record.network)
+        self._journal.write(record)
+
+    def clocked(self, record: ClockConfirmed) -> None:
+        """What `confirm` is about to tell this core."""
+        self._idle = None
+        self._journal.write(record)
+
+    def noted(self, record: EnergyRecord) -> None:
+        """What `budget_events.tell` is about to tell this core."""
+        if isinstance(record, Recosted) and record.network not in self._noted:
+            self._note_network(record.network)
+        self._idle = None
+        self._journal.write(record)
 
     def labelled(self, now_us: int, tenant: str, network: str, proof: Proof | None, *, wrong: bool) -> list[Effect]:
         """As `Server`."""

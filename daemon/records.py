@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..clients.wire import Answer, Failure, Infer, Manage
+from ..policies.device_clock import DeviceClock
 from ..policies.exits import Asked, ExitPlan
 from ..policies.view import NEVER_US, Row, Run, Served, Waiting
 
@@ -113,7 +114,8 @@ class Flight:
     `overdue_us`: when it has taken far too long. `ask_us`: the earliest time to ask, so that it still does what it
     must; `yield_at_us`: when it will be asked. `looked_ahead`: what could run behind it has been looked at.
     `audit`: its rows are answered already, see `audits.py`; `canary`: nobody's, see `canary.py`.
-    `left`: those cancelled while it had them.
+    `left`: those cancelled while it had them. `clock`: what it sets, where it says a clock; at the highest its segments
+    would take `top_us`; `switch_us`: what the change takes first.
     """
 
     run: Run
@@ -136,6 +138,9 @@ class Flight:
     audit: bool = False
     canary: bool = False
     left: list[Request] = field(default_factory=list)
+    clock: DeviceClock | None = None
+    top_us: float = 0.0
+    switch_us: int = 0
 
 
 class Trail(NamedTuple):

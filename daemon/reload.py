@@ -13,7 +13,7 @@ Does not: read signals, or load networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from msgspec import structs
 
@@ -42,9 +42,12 @@ LIVE_LIMITS = (
         "drain_ms_max",
         "abandon_ms",
     ),
-    *("connections_max", "connections_total_max", "resident_bytes_max"),
+    *("connections_max", "connections_total_max", "descriptors_spare_min", "resident_bytes_max"),
+    *("waiting_routes_max", "session_routes_max", "unwelcome_max"),
 )
 LIVE = ("tenants", "tenants_dir", "policy_options", "limits")
+# Gives the configuration as it stands now.
+Reread: TypeAlias = Callable[[], Config]
 
 
 class Parts(NamedTuple):
@@ -70,7 +73,7 @@ class Reloaded(NamedTuple):
 class Reloader:
     """The configuration in force, and how it is read again."""
 
-    def __init__(self, config: Config, read: Callable[[], Config] | None, note: Log) -> None:
+    def __init__(self, config: Config, read: Reread | None, note: Log) -> None:
         """`read`: as at the start, with the same flags; raises ConfigError. None: there is nothing to read again."""
         self._config = config
         # One for everybody who enforces them, so that they change everywhere at once.

@@ -20,6 +20,7 @@ from ..policies.exits import Asked
 from ..policies.policy import PolicyError, make_policy
 from ..policies.view import Guard, Run, Served
 from ..profiles.costs import Costs
+from .budget_events import tell
 from .canary import Canaries
 from .journal import read_journal
 from .journal_records import (
@@ -27,7 +28,9 @@ from .journal_records import (
     AskedNoted,
     Cancelled,
     Chosen,
+    ClockConfirmed,
     Closed,
+    EnergyRecord,
     Event,
     Expired,
     Heard,
@@ -37,6 +40,7 @@ from .journal_records import (
     NetworkNoted,
     Opened,
     Ready,
+    Reclocked,
     Record,
     Retired,
     Setup,
@@ -44,6 +48,7 @@ from .journal_records import (
     Submitted,
     heard,
 )
+from .reclock import confirm, reclock
 from .records import Effect, Ended
 from .server import Server
 from .simulate import Outcome
@@ -191,6 +196,12 @@ class _Player:
                 self._note(record)
             elif isinstance(record, AskedNoted):
                 self._asked.append(record.asked)
+            elif isinstance(record, Reclocked):
+                reclock(self.server, record, self._setup)
+            elif isinstance(record, ClockConfirmed):
+                confirm(self.server, record)
+            elif isinstance(record, EnergyRecord):
+                tell(self.server, record)
             elif isinstance(record, Retired):
                 self.server.forget(record.keys)
             elif isinstance(record, Spared):

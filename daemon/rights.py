@@ -17,7 +17,9 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
+from ..clients.adaptation import Adaptation, adaptation_fault
 from ..clients.key_text import fingerprint, key_fault, key_text
 from ..clients.places import name_fault
 from ..policies.rates import Terms
@@ -64,8 +66,9 @@ class TenantConfig(Terms, frozen=True):
     `sees_all`: its `stats` show every tenant (all do with --dev). `uids`: local users who may ask as this tenant;
     `keys`: public keys that may do so over tcp, at `tcp_port`; at `next_tcp_port` the daemon shows its next key, while
     it has one. `payload_bytes_max`, `connections_max`: in place of the limits of the same name, where smaller.
-    `isolation`: `tenant` gives it a worker and batches of its own, for the
-    memory of another. `manages`: it may change what is served (all may with --dev).
+    `isolation`: `tenant` gives it a worker and batches of its own, for the memory of another. `manages`: it may change
+    what is served (all may with --dev). `adaptation`: how its requests adapt until it says otherwise; `energy_until`:
+    until when that one's `energy_j` is to last, in place of `for_s`.
     """
 
     name: str
@@ -80,6 +83,25 @@ class TenantConfig(Terms, frozen=True):
     connections_max: int | None = None
     isolation: Literal["shared", "tenant"] = "shared"
     manages: bool = False
+    adaptation: Adaptation = Adaptation()
+    energy_until: datetime | None = None
+
+    def adapted(self, wall_s: float) -> Adaptation:
+        """How its requests adapt, at this time; what was to last until a time that has passed is nothing."""
+        if self.energy_until is None:
+            return self.adaptation
+        return replace(self.adaptation, for_s=max(1e-6, self.energy_until.timestamp() - wall_s))
+
+    def adaptation_fault(self, wall_s: float) -> str | None:
+        """What cannot be right of its adaptation at this time; None when nothing is."""
+        until = self.energy_until
+        if until is not None:
+            if self.adaptation.energy_j is None or self.adaptation.for_s is not None:
+                return "energy_until needs adaptation.energy_j beside it, and no for_s"
+            if until.timestamp() <= wall_s:
+                return f"energy_until {until.isoformat()} has passed; say a later time, or take it away"
+        fault = adaptation_fault(self.adapted(wall_s))
+        return None if fault is None else f"adaptation: {fault}"
 
     def rights_fault(self) -> str | None:
         """What cannot be right of who it is and what it may use; None when nothing is."""
@@ -107,6 +129,14 @@ class TenantConfig(Terms, frozen=True):
         for network, exit_index in self.deepest_exit.items():
             if exit_index < 0:
                 return f"deepest_exit of {network!r:.80} is {exit_index}; expected 0 or more"
+        if self.energy_until is not None and self.energy_until.tzinfo is None:
+            said = self.energy_until.isoformat()
+            return f"energy_until {said} has no time zone; write it as {said}Z"
+        # Whether its time has passed is another question: a daemon must start all the same.
+        until = self.energy_until
+        fault = self.adaptation_fault(0.0 if until is None else until.timestamp() - 1)
+        if fault:
+            return fault
         for name in ("payload_bytes_max", "connections_max"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -18,6 +18,10 @@ class Routes:
         """Where a new request goes."""
         if self._own and (own := self._own.get((tenant, name))) is not None:
             return own
+        return self.shared(name)
+
+    def shared(self, name: str) -> str:
+        """Where new requests go of tenants that have none of this name to themselves."""
         return self._shared.get(name, name)
 
     def lead(self, name: str, key: str, tenant: str | None = None) -> None:

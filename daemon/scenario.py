@@ -20,6 +20,7 @@ import numpy as np
 
 from ..clients.bounds import Bounds
 from ..clients.toml_text import TomlFault, parse_toml_text
+from ..policies.clock import device_clock
 from ..policies.correction_rivals import correction
 from ..policies.policy import PolicyError, depth_fault, make_policy
 from ..policies.policy_options import expect, expect_within
@@ -88,8 +89,10 @@ class Scenario(Section, frozen=True, kw_only=True):
 
     `hop_us`: what a run costs beside the engine's time when the device was idle; `ahead_us`: how long before a run's
     end the next may be posted. `guard_us`, `guard_share`: taken off latency bounds by admission, 0 on a device without
-    a way back; `hold_share`: how much of a request's time an answer at hand may wait. `warmup_s`: requests sent before
-    it are not counted. `groups`: tenants whose figures together are reported under a name of their own.
+    a way back; `hold_share`: how much of a request's time an answer at hand may wait. `clock_switch_us`: for how long a
+    change of the GPU's clock keeps it from work, `clock_dwell_ms`: how long one is kept before a lower one.
+    `warmup_s`: requests sent before it are not counted. `groups`: tenants whose figures together are reported under a
+    name of their own.
     """
 
     name: str
@@ -104,6 +107,8 @@ class Scenario(Section, frozen=True, kw_only=True):
     guard_share: float = 0.0
     hold_share: float = 1.0
     queued_max: int = 100_000
+    clock_switch_us: int = 0
+    clock_dwell_ms: int = 0
     noise: NoiseSpec = NoiseSpec()
     networks: tuple[Network, ...]
     streams: tuple[Stream, ...]
@@ -184,6 +189,8 @@ def prepare(
         tenants={tenant.name: tenant for tenant in scenario.tenants},
         check=check,
     )
+    dwell_us = scenario.clock_dwell_ms * 1000
+    simulation.server.view().clock = device_clock(served, scenario.clock_switch_us, dwell_us)
     for when_us, stream, bounds in requests(scenario, case, seed, data=data):
         simulation.ask(when_us, stream.tenant, bounds, stream.network)
     return simulation
@@ -243,7 +250,7 @@ def _points(case: Case) -> list[Case]:
 def _check(scenario: Scenario) -> None:
     """Raises ValueError: a figure out of its range, or a name nobody has; where, and what was expected."""
     expect_within(scenario, ("seeds", "queued_max"), 1)
-    expect_within(scenario, ("hop_us", "ahead_us", "guard_us"), 0)
+    expect_within(scenario, ("hop_us", "ahead_us", "guard_us", "clock_switch_us", "clock_dwell_ms"), 0)
     expect("hold_share", scenario.hold_share, 0 <= scenario.hold_share <= 1, "0 to 1")
     expect("guard_share", scenario.guard_share, 0 <= scenario.guard_share < 1, "0 or more and below 1")
     expect("duration_s", scenario.duration_s, 0 < scenario.duration_s < math.inf, "a finite number above 0")

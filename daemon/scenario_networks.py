@@ -21,6 +21,8 @@ from ..policies.correction_rivals import correction
 from ..policies.policy_options import expect
 from ..policies.view import Guard, Served
 from ..profiles.assumed import assumed_cost, assumed_profile
+from ..profiles.boards import clocked, parse_spec
+from ..profiles.clocked import scaled
 from ..profiles.costs import Costs
 from ..profiles.schema import Cost, Profile, read_profile
 from . import hosting
@@ -32,7 +34,10 @@ P95_SIGMAS = 1.645
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One network and what it costs, in one of two ways.
+    """One network and what it costs, in one of three ways.
+
+    `device`: a board there are published figures of, at a clock or in a mode, as in `jetson-tx2@726MHz`
+    (`profiles/boards.py`); without a clock at the highest, where a policy may pick among all that were measured.
 
     `profile`: a profile file beside the scenario, of the bundle `bundle`; gates and inputs behave as its held-out
     samples; with `alpha`, batches cost what that says and not what was measured, as on another engine. Else
@@ -48,6 +53,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     name: str
     profile: str = ""
     bundle: str = ""
+    device: str = ""
     latency_ms: tuple[float, ...] = ()
     accuracy: tuple[float, ...] = ()
     energy_mj: tuple[float, ...] = ()
@@ -86,13 +92,36 @@ def networks_of(
     behaviours: dict[str, Behaviour] = {}
     for network in networks:
         check_network(network)
-        made, ratio = _from_profile(network, directory) if network.profile else _from_latencies(network, plan)
+        made, ratio = _made(network, plan, directory)
         made.hop_us, made.guard = plan.hop_us, Guard(plan.guard_us, plan.guard_share, plan.hold_share)
         made.correction = correction(plan.correction, p95_over_p50=ratio)
         served.append(made)
         if network.bundle:
             behaviours[network.name] = _behaviour(network.bundle)
     return served, behaviours
+
+
+def _made(network: Network, plan: Plan, directory: Path) -> tuple[Served, float]:
+    if network.device:
+        return _from_device(network)
+    return _from_profile(network, directory) if network.profile else _from_latencies(network, plan)
+
+
+def _from_device(network: Network) -> tuple[Served, float]:
+    """Figures of a board; with costs at all its clocks where none is said."""
+    spec = parse_spec(network.device)
+    known = clocked(spec.board, network.name)
+    mode = known.modes[0] if spec.mode is None else spec.mode
+    profile = known.at(spec.clock_khz, mode)
+    khz = () if spec.clock_khz else known.steps(mode)
+    at_khz = {step: _slower_costs(known.at(step, mode), network) for step in khz}
+    costs = _slower_costs(profile, network)
+    made = Served(network.name, "1", costs, None, network.batch_max, 0.0, at_khz=at_khz if len(khz) > 1 else {})
+    return made, hosting.p95_over_p50(profile)
+
+
+def _slower_costs(profile: Profile, network: Network) -> Costs:
+    return Costs.of(scaled(profile, network.slower, 1.0), network.batch_max)
 
 
 def _from_profile(network: Network, directory: Path) -> tuple[Served, float]:
@@ -194,6 +223,10 @@ def check_network(network: Network) -> None:
     for key, value in (("fixed", network.fixed), ("per_row", network.per_row)):
         expect(f"{name}: {key}", value, 0 <= value < math.inf, "a finite number, 0 or more")
     expect(f"{name}: fixed + per_row", 0, network.fixed + network.per_row > 0, "more than 0, or batches cost nothing")
+    if network.device:
+        parse_spec(network.device)
+        clocked(parse_spec(network.device).board, network.name)
+        return
     if network.profile:
         if not network.bundle:
             raise ValueError(f"{name} has a profile; name its bundle too")

@@ -22,7 +22,7 @@ from .assurance import Assurance
 from .backlog import Backlog
 from .booking import book_steps
 from .config import Limits
-from .device import Device, flight_of, pays_ahead
+from .device import Device, as_it_is, flight_of, pays_ahead
 from .endings import answer, decide, failure, give_up_us
 from .idle import Idle
 from .intake import Intake
@@ -69,13 +69,15 @@ class Server:
         self.routes = Routes()
         self.ledger = Ledger({} if tenants is None else tenants)
         self.policy = make_policy("stage-edf") if policy is None else policy
-        self._limits = limits
+        self.limits = limits
         self._hold_us = limits.hold_ms * 1000
         self._requests = Requests()
         self._backlog = Backlog()
-        self._waiting = self._backlog.view().homes
+        # Tickets of those who wait; live.
+        self.waiting: Collection[int] = self._backlog.view().homes
         # Who takes one request after the other may go on with the one that executes.
         self._device = Device(limits, 0 if self.policy.reactive else ahead_us, yields=self.policy.preempts)
+        self._lessons, self._entries = self._device.lessons, self.ledger.noted
         self._intake = Intake(limits, self._backlog, self._device, self.policy, self.ledger)
         self.assurance = Assurance(limits, audits=self.policy.preempts)
         self.quarantine = Quarantine(limits)
@@ -104,7 +106,7 @@ class Server:
 
     def can_run(self, now_us: int) -> bool:
         """Whether `next` may give a run: somebody waits, and the device is ready for another."""
-        wanted = bool(self._waiting) or (not self.busy and self.idle.due_at() <= now_us)
+        wanted = bool(self.waiting) or (not self.busy and self.idle.due_at() <= now_us)
         return wanted and self._device.start_us(now_us) is not None
 
     def view(self) -> View:
@@ -123,11 +125,13 @@ class Server:
 
     def wake_at(self) -> int:
         """When `expire` or `next` has something to do next; NEVER_US when nothing is due."""
-        wake_us = self._device.wake_at()
-        if self._waiting:
-            wake_us = min(wake_us, self._device.post_at(), self._ask_us)
-        elif not self.busy:
-            wake_us = self.idle.due_at()
+        device = self._device
+        if self.waiting:
+            wake_us = min(device.wake_at(), device.post_at(), self._ask_us)
+        elif device.running is None:
+            wake_us = max(self.idle.due_at(), device.power_us)
+        else:
+            wake_us = device.wake_at()
         return min(wake_us, self._requests.due_at())
 
     # ---- events
@@ -137,7 +141,7 @@ class Server:
     ) -> tuple[Refusal | int, list[Effect]]:
         """Accept a request or refuse it at once: a refusal with an offer, or the accepted one's ticket; and effects."""
         self.learn()
-        account, served = self.ledger.account(tenant), self.networks[self.routes.key(tenant, infer.network)]
+        served = self.networks[self.routes.key(tenant, infer.network)]
         if self.policy.reactive:
             wanted = as_conditions(wanted, served)
         wanted = self.assurance.terms(tenant, served, wanted)
@@ -148,11 +152,11 @@ class Server:
         if barred is not None:
             self.ledger.refuse(tenant, missed=False)
             return refused(infer.id, barred), []
-        full = self._intake.full(account, queued_bytes, infer)
+        full = self._intake.full(tenant, queued_bytes, infer)
         verdict = self._intake.plan(now_us, infer, wanted, newcomer) if full is None else full
         if isinstance(verdict, Refusal):
             return verdict, []
-        chosen, waiting = verdict
+        wanted, chosen, waiting = verdict
         # Who was refused leaves the device as idle as it was.
         self.idle.stir(now_us)
         waiting.audit = self.assurance.drawn(infer.id, chosen)
@@ -178,7 +182,7 @@ class Server:
     def next(self, now_us: int) -> Run | None:
         """The next run for a device that is idle or about to be, or None; the caller posts it."""
         self._ask_us = NEVER_US
-        waited = bool(self._waiting)
+        waited = bool(self.waiting)
         if not waited and (self.busy or self.idle.due_at() > now_us):
             return None
         start_us = self._device.start_us(now_us)
@@ -188,6 +192,7 @@ class Server:
         flight = None if self.busy else self.idle.flight(self._runs + 1, now_us, self.networks, waited=waited)
         if flight is not None:
             self._runs += 1
+            as_it_is(flight, self._backlog.view().clock)
             self._device.post(flight)
             return flight.run
         if not waited:
@@ -195,6 +200,7 @@ class Server:
         choice = self.policy.choose(self._backlog.view(), start_us, self._runs + 1)
         if choice is not None:
             self._drop(choice)
+            choice = self._device.within_power(choice, now_us)
             if choice.run is not None and (not self.busy or pays_ahead(choice)):
                 return self._post(choice, now_us, start_us)
             self._ask_us = choice.wake_us if choice.run is None else NEVER_US
@@ -302,8 +308,11 @@ class Server:
     def learn(self) -> None:
         """Enter what runs took and taught. Every event that reads it does so first, so it makes no difference if it is
         done earlier: once the answers, which need none of it, have left."""
-        self._device.learn()
-        self.ledger.settle()
+        # Asked in every event, and nearly always there is nothing.
+        if self._lessons:
+            self._device.learn()
+        if self._entries:
+            self.ledger.settle()
 
     def _drop(self, choice: Choice) -> None:
         """Those the policy gives up on wait no longer; they end with the next `expire`, which is due at once."""
@@ -343,7 +352,7 @@ class Server:
         request.waiting.move_to(done.exit + 1)
         # Who leaves before the run's end was asked to give way; its features are kept too.
         kept = posted.keep or done.exit < posted.stop
-        goes_on = kept and self._backlog.can_hold(self._limits.held_max)
+        goes_on = kept and self._backlog.can_hold(self.limits.held_max)
         until_us = give_up_us(request.waiting, self._hold_us) if goes_on and not row.gated else now_us
         reason = decide(request, now_us, kept=goes_on, until_us=until_us)
         if reason is None:

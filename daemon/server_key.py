@@ -6,12 +6,15 @@ configuration, where `delen keys init` put it. Does not: make keys, or say anyth
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from ..clients.durable import read_bounded
 from ..clients.key_text import key_fault
 from .toml_file import ConfigError, ConfigMissing, parse_toml
 
@@ -43,23 +46,13 @@ def next_path(path: Path) -> Path:
 def read_secret(path: Path) -> bytes:
     """The secret key, Z85, as the socket takes it. Raises ConfigError, ConfigMissing; neither repeats what it read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        raw = read_bounded(path, SECRET_BYTES_MAX, partial(_check_private, path))
     except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EFBIG):
+            raise ConfigError(f"cannot use {path}: {error.strerror}; {INIT_HINT}") from error
         # There it is, and not this user's to read.
         hint = f"chgrp the daemon's group and chmod 640 {path}" if isinstance(error, PermissionError) else INIT_HINT
         raise ConfigMissing(f"cannot read {path}: {error.strerror}; {hint}") from error
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(f"{path} is no regular file; {INIT_HINT}")
-        _check_private(found, path, fd)
-        raw = os.read(fd, SECRET_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigMissing(f"cannot read {path}: {error.strerror}") from error
-    finally:
-        os.close(fd)
-    if len(raw) > SECRET_BYTES_MAX:
-        raise ConfigError(f"{path} has more than {SECRET_BYTES_MAX} bytes, which no key needs; {INIT_HINT}")
     secret = parse_toml(raw, path).get("secret_key")
     if not isinstance(secret, str):
         raise ConfigError(f"{path} has no secret_key; {INIT_HINT}")
@@ -69,7 +62,7 @@ def read_secret(path: Path) -> bytes:
     return secret.encode()
 
 
-def _check_private(found: os.stat_result, path: Path, fd: int) -> None:
+def _check_private(path: Path, found: os.stat_result, fd: int) -> None:
     if found.st_uid not in (0, os.getuid()):
         raise ConfigError(f"{path} belongs to uid {found.st_uid}; expected root or uid {os.getuid()}")
     others = found.st_mode & (stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP)

@@ -6,17 +6,17 @@ Role: a session is (tenant, client id); it survives reconnecting for `session_ke
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec import UNSET
 
 from ..clients.bounds import Bounds, ConditionSet, merge
+from ..clients.info import NetworkInfo
+from ..clients.wire import VERSION, BoundsSet, Refusal, SetBounds, SetConditions
 from ..policies.exits import Asked, asked
 from .config import Limits
-
-# How many connections each session may have at once, on average over a tenant's sessions.
-ROUTES_PER_SESSION = 4
 
 
 @dataclass(eq=False)
@@ -38,6 +38,26 @@ class Session:
         bounds = default if conditions is None else merge(default, Bounds(conditions=conditions))
         self._last = _Last(default, conditions, override, asked(merge(bounds, override)))
         return self._last.asked
+
+    def set(self, message: SetBounds | SetConditions, networks: Sequence[NetworkInfo]) -> BoundsSet | Refusal:
+        """Take these defaults from now on; `networks`: that its tenant may use."""
+        if isinstance(message, SetBounds):
+            # The whole of the session's bounds: what is left out is taken back, and whoever spoke last is obeyed.
+            self.bounds = message.bounds
+            if isinstance(message.bounds.accuracy, float) or isinstance(message.bounds.energy_mj, float):
+                self.conditions.clear()
+            return BoundsSet(VERSION, message.id, shown(self.bounds))
+        network = next((network for network in networks if network.name == message.network), None)
+        if network is None:
+            return Refusal(VERSION, message.id, "unknown_network", f"no network {message.network!r:.80}")
+        if message.conditions is None:
+            self.conditions.pop(message.network, None)
+        elif len(message.conditions) != len(network.exits):
+            said = f"conditions for {len(message.conditions)} exits; {network.name} has {len(network.exits)}"
+            return Refusal(VERSION, message.id, "bounds", said)
+        else:
+            self.conditions[message.network] = message.conditions
+        return BoundsSet(VERSION, message.id, shown(self.bounds))
 
 
 class _Last(NamedTuple):
@@ -87,7 +107,7 @@ class Sessions:
         self._by_route[route] = session
         self._by_route.move_to_end(route)
         # A client that reconnects gets a new route each time; those silent for longest are forgotten.
-        while len(self._by_route) > ROUTES_PER_SESSION * self._limits.sessions_max:
+        while len(self._by_route) > self._limits.session_routes_max * self._limits.sessions_max:
             self._by_route.popitem(last=False)
         return session
 

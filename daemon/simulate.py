@@ -28,6 +28,7 @@ from .invariants import Watch
 from .noise import Noise, NoiseSpec
 from .records import Effect, Ended, ExitDone, Forget, Restart, RowDone, RunFailed, RunReturned, StepDone, Yield
 from .server import Server
+from .simulated_clock import SimulatedClock
 
 # What an action returns that the core learnt nothing of.
 UNTOLD = object()
@@ -116,6 +117,7 @@ class Simulation:
         self._yields: set[int] = set()
         self._generation = 0
         self._forgotten: set[int] = set()
+        self.clock = SimulatedClock(self.server)
         self._audited: dict[int, int] = {}
         self._running: Run | None = None
         self._posted: Run | None = None
@@ -221,10 +223,10 @@ class Simulation:
             return
         if self._watch is not None:
             self._watch.begun(run)
-        self._segment(run, run.first, list(run.rows), start_us, ())
+        self._segment(run, run.first, list(run.rows), self.clock.begin(run, start_us), ())
 
     def _segment(self, run: Run, index: int, rows: list[Row], start_us: int, untold: tuple[StepDone, ...]) -> None:
-        costs = self.server.networks[run.network].costs
+        costs = self.server.networks[run.network].costs_at(run.clock_khz)
         took_us = self.strays.get(run.network, self._noise).took_us(costs.segment_us[index][len(rows)], start_us)
         steps = (*untold, StepDone(False, index, len(rows), took_us))
         self.at(start_us + took_us, self._at_exit, run, index, rows, steps, self._generation)
@@ -242,7 +244,7 @@ class Simulation:
         if not looked:
             self._segment(run, index + 1, rows, now_us, steps)
             return UNTOLD
-        costs = self.server.networks[run.network].costs
+        costs = self.server.networks[run.network].costs_at(run.clock_khz)
         head_us = self.strays.get(run.network, self._noise).took_us(costs.head_us[index][len(looked)], now_us)
         steps = (*steps, StepDone(True, index, len(looked), head_us))
         done = tuple([self._outcome(run, row, index, early) for row in looked])

@@ -8,7 +8,7 @@ Does not: understand messages, or decide who may come in (rights.py).
 from __future__ import annotations
 
 import select
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +16,18 @@ import zmq
 
 from ..profiles.board import resident_bytes
 from .config import Limits
-from .descriptors import connections_total_max
-from .door import Door, Place
+from .descriptors import Descriptors, enough_for
+from .door import Door, Place, user_of
 from .guard import MemoryGuard
 from .listener import Listener as Listener
 from .listener import places
 from .memory import give_back
 from .rights import IPC, TCP, Rights, TenantConfig
-from .runtime_lock import AlreadyRunning as AlreadyRunning
-from .runtime_lock import RuntimeLock as RuntimeLock
 from .socket_modes import EndpointError as EndpointError
 from .zap import ADDRESS, Doorkeeper, Rejected
 
-# A message has a route, perhaps an empty delimiter (REQ), a header and at most one tensor; more parts are dropped.
+# A message has a header and at most one tensor; of more parts so many are kept, for the refusal. No operator's limit:
+# what a message is, the wire format alone says.
 PARTS_MAX = 4
 # The first byte of a route: by which of a tenant's doors it came, and whether it is REQ's.
 _KINDS = {IPC: (b"D", b"R"), TCP: (b"d", b"r"), "other tcp": (b"o", b"q")}
@@ -40,9 +39,6 @@ _REQ = frozenset(kinds[1] for kinds in _KINDS.values())
 _POLLIN, _DONTWAIT, _SNDMORE = int(zmq.POLLIN), int(zmq.DONTWAIT), int(zmq.SNDMORE | zmq.DONTWAIT)
 # Handshakes answered in one turn: 0.1 ms each (0.75 with CURVE, most of it the library's), so that requests go on.
 HANDSHAKES_MAX = 8
-# Messages of those whose rights have ended, after which their endpoint's connections are dropped: theirs cannot be
-# dropped alone, everybody else's is back at once, and theirs is denied.
-UNWELCOME_MAX = 16
 # How often memory is looked at while somebody is connected, and how soon again once it grows.
 LOOK_US, LOOK_AGAIN_US = 50_000, 5_000
 REFRESH_US = 1_000_000
@@ -89,21 +85,26 @@ class Endpoints:
         # Each door is three sockets to the library: its own, and both ends of its monitor.
         self._context.set(zmq.MAX_SOCKETS, max(1023, 9 * limits.tenants_max + 16))
         self._doors: dict[tuple[str, str], Door] = {}
+        self._by_socket: dict[object, Door] = {}
         self._poller: zmq.Poller | None = None
         self._paused: dict[str, int] = {}
         self._monitors = select.epoll()
+        self._monitors_fd = self._monitors.fileno()
         self._by_monitor: dict[int, Door] = {}
         self._keeper = Doorkeeper(rights)
         self._to_give_back = False
         self._memory = MemoryGuard(limits.memory_growth_bytes_max)
-        door_count = sum(len(places(directory, tenant, tcp)) for tenant in tenants)
-        self._connections_max = connections_total_max(limits, door_count)
+        enough_for(sum(len(places(directory, tenant, tcp)) for tenant in tenants))
+        self._descriptors = Descriptors(limits)
         self._due_us = self._refresh_us = self._look_us = 0
         self._generation = rights.generation
         # Before any door: without an answer nobody comes in.
         self._zap = self._context.socket(zmq.ROUTER)
         self._zap.linger = 0
         self._zap.bind(ADDRESS)
+        # Its descriptor tells changes only, like a monitor's: what is left after a look is remembered.
+        self._monitors.register(int(self._zap.getsockopt(zmq.FD)), select.EPOLLIN)
+        self._zap_unread = True
         try:
             for tenant in tenants:
                 self._open(tenant)
@@ -116,14 +117,15 @@ class Endpoints:
         if self._rights.allows(door.tenant, user):
             return True
         door.unwelcome_count += 1
-        self._due_us = 0 if door.unwelcome_count >= UNWELCOME_MAX else self._due_us
+        self._due_us = 0 if door.unwelcome_count >= self._limits.unwelcome_max else self._due_us
         return False
 
-    def doors(self) -> list[Door]:
-        """Those that may be read just now."""
-        if not self._paused:
+    def doors(self, ready: Iterable[object] | None = None) -> list[Door]:
+        """All, or those that have something to read by what the poller found; of who is paused it finds nothing."""
+        if ready is None:
             return list(self._doors.values())
-        return [door for door in self._doors.values() if door.tenant not in self._paused]
+        by_socket = self._by_socket
+        return [by_socket[source] for source in ready if source in by_socket]
 
     def door(self, tenant: str, slot: str = IPC) -> Door:
         """One door. Raises KeyError: there is none."""
@@ -141,8 +143,7 @@ class Endpoints:
     def watch(self, poller: zmq.Poller) -> None:
         """Have this poller wait for messages, handshakes and connections from now on."""
         self._poller = poller
-        poller.register(self._zap, zmq.POLLIN)
-        poller.register(self._monitors.fileno(), zmq.POLLIN)
+        poller.register(self._monitors_fd, zmq.POLLIN)
         for door in self._doors.values():
             poller.register(door.socket, zmq.POLLIN)
 
@@ -162,7 +163,8 @@ class Endpoints:
                 self._shut_for_good(name, slot)
             else:
                 door.change(stays, limits)
-        self._connections_max = connections_total_max(limits, len(self._doors))
+        enough_for(len(self._doors))
+        self._descriptors.change(limits)
         self._due_us = 0
 
     def pause(self, tenant: str, until_us: int) -> None:
@@ -176,12 +178,12 @@ class Endpoints:
         self._due_us = min(self._due_us, until_us)
 
     def wake_at(self) -> int:
-        """When `attend` is due though nothing happens; NEVER_US when nobody is connected."""
+        """When `attend` is due though nothing happens: within a second."""
         return self._due_us
 
     def wants(self, ready: Container[object], now_us: int) -> bool:
         """Whether to call `attend` in this turn; `ready`: what the poller found."""
-        return now_us >= self._due_us or self._zap in ready or self._monitors.fileno() in ready
+        return now_us >= self._due_us or self._monitors_fd in ready
 
     def attend(self, now_us: int, wall_s: float) -> Attended:
         """Answer handshakes, count connections, shut and open doors, let keys begin and end."""
@@ -192,20 +194,25 @@ class Endpoints:
             self._refresh_us = now_us + REFRESH_US
         self._handshakes(now_us, notes)
         for fd, _ in self._monitors.poll(0):
-            self._by_monitor[fd].unread = True
+            if fd in self._by_monitor:
+                self._by_monitor[fd].unread = True
         doors = list(self._doors.values())
+        notes += self._descriptors.look(now_us, sum([len(door.guard.fds) for door in doors]))
         for door in doors:
             _add(notes, door.attend(now_us) if door.unread else None)
-            _add(notes, door.reopen(now_us))
-            if door.unwelcome_count >= UNWELCOME_MAX and not door.guard.closed:
-                notes.append(door.shut(now_us, "somebody whose rights have ended goes on sending"))
-        while (total := sum([len(door.guard.fds) for door in doors])) > self._connections_max:
+            _add(notes, door.reopen(now_us, short=self._descriptors.short))
+            if door.unwelcome_count >= self._limits.unwelcome_max and not door.guard.closed:
+                # Theirs cannot be dropped alone; everybody else's is back at once, and theirs is denied.
+                notes.append(door.shut(now_us, "somebody whose rights have ended goes on sending (unwelcome_max)"))
+        while (total := sum([len(door.guard.fds) for door in doors])) > self._descriptors.connections_max():
             fullest = max(doors, key=lambda door: len(door.guard.fds))
-            notes.append(fullest.shut(now_us, f"the most of {total} connections (connections_total_max)"))
+            said = f"the most of {total} connections (connections_total_max, or what open files allow)"
+            notes.append(fullest.shut(now_us, said))
         if now_us >= self._look_us:
             self._look(now_us, doors, notes)
         for tenant in [name for name, until_us in self._paused.items() if now_us >= until_us]:
             self._go_on(tenant)
+        notes += self.notes()
         self._due_us = self._next_us(doors)
         return Attended(notes, self._lost(), self._keeper.take_rejected())
 
@@ -230,7 +237,7 @@ class Endpoints:
             if more and not header:
                 frame = socket.recv(copy=False)
                 kind, header, more = req, frame.bytes, frame.more
-            user = _user_of(frame)
+            user = user_of(frame)
             frames: list[bytes | memoryview] = [header] if header or more else []
             while more:
                 # A tensor may be large and is left where ZeroMQ put it.
@@ -260,6 +267,8 @@ class Endpoints:
             socket.send(frames[-1], _DONTWAIT)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                if error.errno == zmq.EAGAIN:
+                    door.untaken()
                 return False
             raise
         return True
@@ -285,7 +294,7 @@ class Endpoints:
             slot = self._free_slot(tenant.name, place, wanted)
             door = Door(self._context, tenant, place, self._limits)
             door.slot = slot
-            self._doors[tenant.name, slot] = door
+            self._doors[tenant.name, slot] = self._by_socket[door.socket] = door
             fd = int(door.monitor.getsockopt(zmq.FD))
             self._monitors.register(fd, select.EPOLLIN)
             self._by_monitor[fd] = door
@@ -303,6 +312,7 @@ class Endpoints:
 
     def _shut_for_good(self, tenant: str, slot: str) -> None:
         door = self._doors.pop((tenant, slot))
+        del self._by_socket[door.socket]
         if self._poller is not None and tenant not in self._paused:
             self._poller.unregister(door.socket)
         if not self._of(tenant):
@@ -323,10 +333,12 @@ class Endpoints:
                 self._poller.register(door.socket, zmq.POLLIN)
 
     def _handshakes(self, now_us: int, notes: list[str]) -> None:
+        self._zap_unread = True
         for _ in range(HANDSHAKES_MAX):
             try:
                 frames = self._zap.recv_multipart(_DONTWAIT)
             except zmq.Again:
+                self._zap_unread = False
                 return
             reply, line = self._keeper.answer(now_us, frames)
             if reply is not None:
@@ -348,10 +360,10 @@ class Endpoints:
         self._look_us = now_us + LOOK_AGAIN_US
         by_name = {repr(door): door for door in doors}
         intakes = {name: door.look() for name, door in by_name.items()}
-        said, suspects = "memory grows while it does not take its answers", self._memory.slow(intakes)
+        said, suspects = "does not take its answers", self._memory.slow(intakes)
         if not suspects:
-            suspects = self._memory.suspects(resident, intakes)
-            said = "memory grows while it sends what is no whole message"
+            said, suspects = "sends what is no whole message", self._memory.suspects(resident, intakes)
+        said = f"memory grows (memory_growth_bytes_max) while it {said}"
         notes += [by_name[name].shut(now_us, said) for name in suspects]
         if suspects:
             self._look_us, self._to_give_back = now_us + LOOK_US, True
@@ -370,21 +382,13 @@ class Endpoints:
 
     def _next_us(self, doors: Sequence[Door]) -> int:
         times = [door.guard.open_at_us for door in doors if door.guard.open_at_us is not None]
-        times += self._paused.values()
-        if any(door.unread for door in doors):
+        times += [*self._paused.values(), self._descriptors.due_us]
+        if self._zap_unread or any(door.unread for door in doors):
             return 0
         if self._to_give_back or any(door.guard.fds for door in doors):
             times.append(self._look_us)
             times.append(self._refresh_us)
-        return min(times, default=NEVER_US)
-
-
-def _user_of(frame: zmq.Frame) -> str:
-    """Who sent a frame: what the handshake named them. "" where no handshake did, which then is nobody."""
-    try:
-        return str(frame.get("User-Id"))
-    except zmq.ZMQError:
-        return ""
+        return min(times)
 
 
 def _add(notes: list[str], line: str | None) -> None:

@@ -143,6 +143,9 @@ class Supervisor:
 
     def wake_at(self) -> int | None:
         """When `tick` has something to do; None when never."""
+        if self.state == "ready" and not self._ended and not self._wants_spare:
+            # As nearly always, and this is asked every turn.
+            return None
         due: list[int] = []
         dying = self.dying
         if self._ended:
@@ -203,7 +206,7 @@ class Supervisor:
             elif not worker.abandoned and now_us >= worker.killed_us + self._config.limits.abandon_ms * 1000:
                 worker.abandoned = True
                 self.abandoned += 1
-                said = "cannot be killed: it hangs in the kernel, perhaps with its device; going on without it"
+                said = "cannot be killed (abandon_ms): it hangs in the kernel, perhaps with a device; going on without"
                 self._notes.append(f"worker {worker.pid} {said}. Look at `dmesg`; a lost device needs a reboot")
 
     # ---- the spare
@@ -331,7 +334,7 @@ class Supervisor:
         elif self._config.profile == "require":
             raise WorkerFailed(f"network {name!r} has no profile for this device; take one with: delen profile {name}")
         else:
-            self._worker.send(Measure(name, self._config.watts))
+            self._worker.send(Measure(name, self._config.watts, self._config.meter))
 
     def _have(self, name: str, profile: Profile) -> None:
         assert self._worker is not None

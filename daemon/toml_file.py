@@ -90,7 +90,8 @@ def line_of(text: str, said: str) -> int | None:
         starts = [n for n, line in enumerate(lines) if re.match(rf"^\s*\[\[\s*{table}\s*\]\]", line)]
         if int(place) < len(starts):
             start = starts[int(place)]
-            return _line_of_key(lines, key or table, start) or start + 1
+            within = listed[3] or table  # an inline table has the key on its own line
+            return _line_of_key(lines, key or table, start) or _line_of_key(lines, within, start) or start + 1
     # The innermost first: of `limits.queued_max` the key, and only then its table.
     for pattern in (r"field `(\w+)`", r"\$\.(?:\w+\.)*(\w+)", r"\$\.(\w+)", r"^\w+\.(\w+)", r"^(\w+)"):
         found = re.search(pattern, said)

@@ -14,15 +14,19 @@ Does not: read a clock, send anything, or repair.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..policies.view import NEVER_US
 from .server import Server
+
+if TYPE_CHECKING:
+    from .log_writer import Log
 
 # A turn may be late by a page fault or a busy machine, never by this.
 LATE_US_MAX = 1_000_000
 # Of the manager's patience: so that one message may be lost, and one look be unlucky.
 LOOKS_PER_WATCHDOG = 4
+BOOKS_EVERY_US = 1_000_000
 
 
 class Worker(Protocol):
@@ -79,6 +83,23 @@ class Watchdog:
         if choice is not None and choice.run is None and choice.wake_us < NEVER_US:
             return None
         return f"a request is {(now_us - due_us) // 1000} ms past its time, and the device idle and ready"
+
+
+class Books:
+    """That nobody's request is lost or answered twice is looked at while the daemon runs too, not in tests alone."""
+
+    def __init__(self, note: Log) -> None:
+        self._note = note
+        self._due_us = 0
+
+    def turn(self, now_us: int, server: Server) -> None:
+        """Look if that is due; whether there is a watchdog or not."""
+        if now_us < self._due_us:
+            return
+        self._due_us = now_us + BOOKS_EVERY_US
+        fault = books_fault(server)
+        if fault is not None:
+            self._note(f"a fault of delen's own, please report it: {fault}", level="error", key="books")
 
 
 def books_fault(server: Server) -> str | None:

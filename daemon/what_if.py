@@ -30,6 +30,7 @@ from ..policies.view import Served
 from ..profiles.costs import Costs
 from ..profiles.schema import ExitQuality, Profile
 from .behaviour import Behaviour
+from .canary import TICKET as CANARY
 from .journal_records import (
     Advanced,
     Cancelled,
@@ -123,6 +124,8 @@ class Recording:
     def _reached(self, done: ExitDone) -> None:
         # Tickets count requests from 1, those that were refused too.
         for row in done.rows:
+            if row.ticket == CANARY:
+                continue
             came = self.came[row.ticket - 1]
             self.confidences[came.network][came.row][done.exit] = row.confidence
         second, network = self._since_us // US_PER_S, self._networks[done.run]
@@ -173,7 +176,8 @@ def imagine(replayed: Replayed, recording: Recording, change: Change, *, seed: i
         raise JournalError(
             f"the profile is of network {change.profile.network!r}; the journal has {', '.join(networks) or 'none'}"
         )
-    core = core_of(setup)
+    # A canary is due for ever on an idle device: with them nothing would be left to end at.
+    core = core_of(replace(setup, canary_ms=0))
     exits = {name: served.costs.exit_count for name, served in networks.items()}
     fault = depth_fault(core.policy, exits)
     # What the daemon itself was told stays as it was, right or wrong.

@@ -28,11 +28,13 @@ from ..exits.calibrations import at_temperatures
 from ..exits.runner import EngineFault, Loaded, Runner
 from ..profiles.board import describe_device
 from ..profiles.measure import QUICK, measure
-from ..profiles.meters import Meter, best_meter
+from ..profiles.meters import WATTS_PER_CORE, CpuModel, Meter, MeterError, SensorMeter, best_meter
 from ..profiles.schema import ProfileError
 from .arena import Arena
+from .clock import clock_us
 from .engines import make_replay, make_runner, preload
 from .execute import Executor, Network
+from .memory_budget import short_of_memory
 from .notify import Notifier
 from .pipe import Attach, Begin, Drop, Failed, Load, Measure, Measured, Pipe, PipeClosed, Post, ToWorker, Up
 from .pipe import Loaded as LoadedReply
@@ -41,8 +43,8 @@ from .worker_service import Alive, begin, connect
 
 # After a fault of the device nothing it says can be trusted: end, and let the front start a fresh process.
 EXIT_DEVICE = 70
-# The front's (loop.py): runs are told until when they may go on by it.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# A quick profile's windows: idle, and one at work. With 2 s of timing that leaves some for loading, of 5 s in all.
+WINDOW_S_MAX = 1.0
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -62,7 +64,8 @@ class Worker:
         self._alive = Alive() if alive is None else alive
         self._spin_us, self._spin_until_us = settings.spin_us, 0
         engine, device, threads = settings.engine, settings.device, settings.threads
-        self._runner: Runner | None = None if engine == "replay" else make_runner(engine, device, threads)
+        busy = self._alive.busy
+        self._runner: Runner | None = None if engine == "replay" else make_runner(engine, device, threads, busy)
         self._executor: Executor | None = None
         self._replays: dict[str, Runner] = {}
 
@@ -72,7 +75,7 @@ class Worker:
             message = self._receive()
             if isinstance(message, Post):
                 self._run(message)
-                self._spin_until_us = _clock_us() + self._spin_us
+                self._spin_until_us = clock_us() + self._spin_us
             elif isinstance(message, Drop):
                 self._attached().drop(message.tickets)
             else:
@@ -80,11 +83,11 @@ class Worker:
                 self._alive.busy(f"loading {message.name}")
                 self._load(message) if isinstance(message, Load) else self._measure(message)
                 self._alive.done(f"runs {', '.join(self._attached().networks) or 'nothing'}")
-            self._alive.worked(_clock_us())
+            self._alive.worked(clock_us())
 
     def _receive(self) -> ToWorker:
         """The front's next message. Shortly after a run the next one is likely: look for it before going to sleep."""
-        while _clock_us() < self._spin_until_us:
+        while clock_us() < self._spin_until_us:
             try:
                 return self._pipe.receive_at_worker(socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -98,7 +101,7 @@ class Worker:
 
     def attach(self, message: Attach, fd: int) -> None:
         """Take the front's first message: map the arena, and say that this process is there."""
-        self._executor = Executor(Arena(fd, message.size), _clock_us)
+        self._executor = Executor(Arena(fd, message.size), clock_us)
         os.close(fd)
         if self._runner is not None:
             self._pipe.send(Up(describe_device(self._runner)))
@@ -111,6 +114,9 @@ class Worker:
                 raise BundleError(f"{message.directory} changed since the daemon checked it; restart the daemon")
             bundle = at_temperatures(bundle, message.temperatures)
             runner = self._runner_for(message, bundle)
+            short = None if message.profile else short_of_memory(bundle, message.batch_max)
+            if short is not None:
+                raise EngineFault("memory", short)
             loaded = runner.load(bundle, message.batch_max)
             _warm_up(loaded, bundle, message.batch_max)
         except MemoryError:
@@ -140,7 +146,7 @@ class Worker:
         network = self._attached().networks[message.name]
         runner = self._runner or self._replays[message.name]
         try:
-            profile = measure(runner, network.bundle, meter=_meter(message.watts), budget=QUICK)
+            profile = measure(runner, network.bundle, meter=_meter(message, runner.device), budget=QUICK)
         except EngineFault as fault:
             self._pipe.send(Failed(message.name, fault.kind, str(fault)))
             return
@@ -160,9 +166,19 @@ class Worker:
             self._pipe.send(RunFailed(message.run.id, fault.kind, str(fault)))
 
 
-def _meter(watts: float | None) -> Meter:
+def _meter(message: Measure, device: str) -> Meter:
     """A real meter where the board has one, else the processor's model with the operator's watts or the default."""
-    return best_meter() if watts is None else best_meter(watts=watts)
+    watts = WATTS_PER_CORE if message.watts is None else message.watts
+    try:
+        meter = best_meter(watts=watts, said=message.meter, device=device)
+        if not isinstance(meter, SensorMeter) or meter.window_s_min <= WINDOW_S_MAX:
+            return meter
+        # A start would wait for two of them with each network; once it serves, the meter corrects the model's figures.
+        meter.close()
+        return CpuModel(watts, why=f"{meter.model} wants windows of {meter.window_s_min:g} s, too long for a start")
+    except MeterError:
+        # The sampler tells the operator; a profile that says it is modelled is better than no network.
+        return best_meter(watts=watts, said="none")
 
 
 def _warm_up(loaded: Loaded[object], bundle: Bundle, batch_max: int) -> None:
@@ -184,10 +200,6 @@ def _warm_up(loaded: Loaded[object], bundle: Bundle, batch_max: int) -> None:
                 said = f"head {index} gave {logits.shape} numbers for {batch} inputs of zeros, or some not finite"
                 raise EngineFault("output", f"{said}; expected ({batch}, {classes}). Export it again, and check it")
     loaded.finish()
-
-
-def _clock_us() -> int:
-    return time.clock_gettime_ns(CLOCK) // 1000
 
 
 def _settings(pipe: Pipe, said: str) -> Settings | Begin:

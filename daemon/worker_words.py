@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from .aborts import leave_aborts
 from .config import Config
 from .log_writer import Log
 from .worker_early import Early
@@ -124,6 +125,7 @@ class Words:
         self._thread.join(CLOSE_S_MAX)
 
     def _listen(self) -> None:
+        leave_aborts()
         while not self._over.is_set():
             sizes = [self._hear(fd) for fd, _ in self._epoll.poll() if fd != self._ended]
             if max(sizes, default=0) >= PIECE_BYTES:

@@ -49,6 +49,11 @@ def check_count(count: int, batch_max: int) -> None:
         raise EngineFault("input", f"a batch of {count} rows; expected 1 to {batch_max}, as the network was loaded")
 
 
+def usual_batches(batch_max: int) -> tuple[int, ...]:
+    """Sizes worth preparing for: the powers of two, as profiles measure them, and the largest."""
+    return tuple(sorted({*(1 << power for power in range(batch_max.bit_length())), batch_max}))
+
+
 def check_rows(rows: Sequence[int], count: int, batch_max: int) -> None:
     """Refuse rows that a batch of `count` does not have. Raises EngineFault `input`."""
     check_count(len(rows), batch_max)

@@ -114,6 +114,25 @@ def _padding(node: Node) -> _Padding:
     return _Padding(starts or [0] * max(1, len(node.number("kernel_shape", [0]))), both)
 
 
+def _pad(node: Node) -> Step:
+    if node.number("mode", b"constant") != b"constant":
+        raise UnsupportedOperator(f"Pad in mode {node.number('mode', b'').decode()}; pad with a constant")
+    pads = node.known(1) or []
+    filled = (node.known(2) or [0.0])[0] if _given(node, 2) else 0.0
+    axes = node.known(3) if _given(node, 3) else None
+
+    def run(inputs: Sequence[Any]) -> Tensor:
+        rank = inputs[0].ndim
+        # torch wants both sides of every axis, the last axis first.
+        sides = [0] * (2 * rank)
+        for place, axis in enumerate(range(rank) if axes is None else axes):
+            at = 2 * (rank - 1 - axis % rank)
+            sides[at], sides[at + 1] = pads[place], pads[place + len(pads) // 2]
+        return functional.pad(inputs[0], sides, value=filled)
+
+    return run
+
+
 def _gemm(node: Node) -> Step:
     alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
     left, right = bool(node.number("transA", 0)), bool(node.number("transB", 0))
@@ -127,6 +146,18 @@ def _gemm(node: Node) -> Step:
         return torch.addmm(inputs[2], first, second, beta=beta, alpha=alpha)
 
     return run
+
+
+# Numbers of TensorProto.DataType, from onnx.proto.
+_TYPES = {1: torch.float32, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool}
+_TYPES |= {10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
+
+
+def _cast(node: Node) -> Step:
+    dtype = _TYPES.get(node.number("to", 0))
+    if dtype is None:
+        raise UnsupportedOperator(f"Cast to type {node.number('to', 0)}; supported are {sorted(_TYPES)}")
+    return lambda inputs: inputs[0].to(dtype)
 
 
 def _clip(node: Node) -> Step:
@@ -255,6 +286,7 @@ TABLE: dict[str, Callable[[Node], Step]] = {
     "Add": _plain(torch.add),
     "AveragePool": _average_pool,
     "BatchNormalization": _norm,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _convolution,
@@ -266,6 +298,7 @@ TABLE: dict[str, Callable[[Node], Step]] = {
     "MatMul": _plain(torch.matmul),
     "MaxPool": _max_pool,
     "Mul": _plain(torch.mul),
+    "Pad": _pad,
     "ReduceMean": _mean,
     "Relu": _plain(torch.relu),
     "Reshape": _reshape,

@@ -2,8 +2,9 @@
 
 Role: one of the implementations of `runner.py`'s Runner. It reads the bundle's ONNX graphs and runs them with the
 calls of `torch_ops.py`: weights come as numbers, and no code from the bundle is run. Features are tensors on the
-device. On CUDA each (graph, batch size) is recorded once as a CUDA graph and replayed; where recording does not work
-the same steps run one by one.
+device. On CUDA the steps are recorded as CUDA graphs at load (`torch_recording.py`), inputs and row numbers go through
+pinned memory, and nothing waits for the device but a head and `finish`. Bundles in fp16, calibrated as such, run with
+channels last there, which is what half-precision kernels are written for.
 
 Does not: compile, or choose precisions.
 """
@@ -11,7 +12,7 @@ Does not: compile, or choose precisions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,16 +23,15 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from .bundle import INPUT, OUTPUT, Bundle
-from .engine_checks import check_batch, check_count, check_logits, check_rows
+from .engine_checks import check_batch, check_count, check_logits, check_rows, usual_batches
 from .manifest import Graph, TensorShape
 from .runner import EngineFault, FaultKind, Logits
 from .torch_ops import TABLE, Node, Step, UnsupportedOperator, step_of
+from .torch_recording import Recording, record
 
 Array: TypeAlias = npt.NDArray[Any]
 
 OPSET_MIN, OPSET_MAX = 13, 22
-# Each recorded graph keeps its buffers; beyond this many batch sizes per graph the steps run one by one.
-CUDA_GRAPHS_MAX = 64
 _MISSING = np.empty(0, np.float32)
 
 
@@ -55,6 +55,9 @@ class TorchRunner:
         self.versions: Mapping[str, str] = {"torch": str(torch.__version__), "numpy": np.__version__}
         if device.startswith("cuda"):
             self.versions = {**self.versions, "cuda": str(torch.version.cuda)}
+            # TF32 has ten bits for what was calibrated with 23; whoever wants speed for bits exports in fp16.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
         # One setting for the process: a worker has one engine.
         torch.set_num_threads(threads)
 
@@ -64,6 +67,8 @@ class TorchRunner:
         try:
             segments = [_build(bundle, graph, device) for graph in bundle.manifest.segments]
             heads = [_build(bundle, graph, device) for graph in bundle.manifest.heads]
+            if device.type == "cuda":
+                _record_all(bundle, segments, heads, batch_max, device)
         except torch.OutOfMemoryError as error:
             raise EngineFault("memory", f"no memory to load {bundle.manifest.name}; load fewer networks") from error
         return LoadedTorch(segments, heads, taken=bundle.manifest.input, batch_max=batch_max, device=device)
@@ -90,7 +95,12 @@ class LoadedTorch:
     def place(self, images: Array) -> Tensor:
         check_batch(images, self._taken, self._batch_max)
         with torch.inference_mode(), _Translated("place"):
-            return torch.tensor(np.ascontiguousarray(images), device=self._device)
+            if self._device.type == "cpu":
+                return torch.tensor(np.ascontiguousarray(images))
+            # PyTorch keeps pinned memory from being used again before the device has read it.
+            staged = torch.empty(images.shape, dtype=_dtype(self._taken), pin_memory=True)
+            staged.numpy()[...] = images
+            return staged.to(self._device, non_blocking=True)
 
     def segment(self, index: int, features: Tensor) -> Tensor:
         return self._segments[index].run(features)
@@ -107,7 +117,10 @@ class LoadedTorch:
         if len(rows) == len(features) and all(row == place for place, row in enumerate(rows)):
             return features
         with torch.inference_mode(), _Translated("take"):
-            return features[list(rows)]
+            if self._device.type == "cpu":
+                return features[list(rows)]
+            numbers = torch.tensor(list(rows), pin_memory=True).to(self._device, non_blocking=True)
+            return features.index_select(0, numbers)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         check_count(sum(map(len, parts)), self._batch_max)
@@ -141,11 +154,12 @@ class _Program:
         self._calls = calls
         self._values = values
         self._result = result
-        self._recorded: dict[int, Callable[[Tensor], Tensor] | None] = {}
+        self.recording: Recording | None = None
 
     def run(self, features: Tensor) -> Tensor:
         with torch.inference_mode(), _Translated(self.file):
-            output = self._replay(features) if features.is_cuda else self._steps(features)
+            replayed = None if self.recording is None else self.recording.replay(features)
+            output = self.steps(features) if replayed is None else replayed
         if output.shape[1:] != self.shape or len(output) != len(features):
             raise EngineFault(
                 "output",
@@ -154,7 +168,7 @@ class _Program:
             )
         return output
 
-    def _steps(self, features: Tensor) -> Tensor:
+    def steps(self, features: Tensor) -> Tensor:
         values: list[Any] = self._values.copy()
         values[0] = features
         for step, inputs, output in self._calls:
@@ -162,40 +176,31 @@ class _Program:
         result: Tensor = values[self._result]
         return result
 
-    def _replay(self, features: Tensor) -> Tensor:
-        batch = len(features)
-        if batch not in self._recorded and len(self._recorded) < CUDA_GRAPHS_MAX:
-            self._recorded[batch] = _record(self._steps, features)
-        replay = self._recorded.get(batch)
-        return self._steps(features) if replay is None else replay(features)
+
+def _record_all(
+    bundle: Bundle, segments: Sequence[_Program], heads: Sequence[_Program], batch_max: int, device: torch.device
+) -> None:
+    """Recordings of every segment and head, on one pool of memory. Raises torch.OutOfMemoryError, EngineFault."""
+    manifest = bundle.manifest
+    before = [manifest.input, *(graph.output for graph in manifest.segments)]
+    layout = _layout(bundle, device)
+    pool = torch.cuda.graph_pool_handle()
+    for program, taken in (*zip(segments, before, strict=False), *zip(heads, before[1:], strict=True)):
+        with torch.inference_mode(), _Translated(program.file):
+            zeros = torch.zeros((batch_max, *taken.shape), dtype=_dtype(taken), device=device)
+            if zeros.ndim == 4:
+                zeros = zeros.contiguous(memory_format=layout)
+            program.recording = record(program.steps, zeros, usual_batches(batch_max), pool)
 
 
-def _record(steps: Callable[[Tensor], Tensor], features: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Record `steps` at this batch size; None where that does not work: some operators, old drivers, little memory.
+def _layout(bundle: Bundle, device: torch.device) -> torch.memory_format:
+    """How images and weights lie: channels last for half precision on a GPU; elsewhere that gains nothing."""
+    half = bundle.manifest.precision == "fp16" and device.type == "cuda"
+    return torch.channels_last if half else torch.contiguous_format
 
-    The recording reads and writes buffers of its own, so what it gives is copied out before the next replay.
-    """
-    taken = features.clone()
-    try:
-        # Libraries choose their algorithms on the first runs, which must not be part of the recording.
-        side = torch.cuda.Stream(features.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(features.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                steps(taken)
-        torch.cuda.current_stream(features.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            given = steps(taken)
-    except RuntimeError:
-        return None
 
-    def replay(now: Tensor) -> Tensor:
-        taken.copy_(now)
-        graph.replay()
-        return given.clone()
-
-    return replay
+def _dtype(tensor: TensorShape) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, tensor.dtype)).dtype
 
 
 def _build(bundle: Bundle, graph: Graph, device: torch.device) -> _Program:
@@ -217,6 +222,7 @@ def _build(bundle: Bundle, graph: Graph, device: torch.device) -> _Program:
     constants: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     places: dict[str, int] = {INPUT: 0}
     values: list[Tensor | None] = [None]
+    layout = _layout(bundle, device)
     calls: list[_Call] = []
 
     def place_of(name: str) -> int:
@@ -224,7 +230,10 @@ def _build(bundle: Bundle, graph: Graph, device: torch.device) -> _Program:
             constant = constants.get(name) if name else None
             places[name] = len(values)
             # A copy: what protobuf holds is read-only.
-            values.append(None if constant is None else torch.from_numpy(np.array(constant)).to(device))
+            value = None if constant is None else torch.from_numpy(np.array(constant)).to(device)
+            if value is not None and value.ndim == 4:
+                value = value.contiguous(memory_format=layout)
+            values.append(value)
         return places[name]
 
     for node in model.graph.node:

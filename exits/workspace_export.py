@@ -27,13 +27,14 @@ BUNDLE_SUFFIX = ".bundle"
 
 class ExportOrder(NamedTuple):
     """What to export, and where to. `data`: see `open_data`. `name`: None takes the directory's. `calibrate_on`: see
-    `datasets.complete`; `seed` must be that of training, which held out the same samples.
+    `datasets.complete`; `seed` must be that of training, which held out the same samples. `symmetric`: see `quantised`.
     """
 
     workspace: Path
     data: str
     out: Path
     precision: Precision = "fp32"
+    symmetric: bool = False
     name: str | None = None
     licence: str = "unstated"
     calibrate_on: CalibrateOn = "train"
@@ -70,7 +71,7 @@ def export_measured(workspace: Workspace, data: Split, order: ExportOrder, on_st
     description = counted(_describe(order, workspace, data), exported.segments, exported.heads)
     raw = data.train.images[:EXAMPLES_MAX]
     ranges = as_inputs(raw, workspace.preprocessing, workspace.input.dtype)
-    segments, heads = quantised(exported.segments, exported.heads, ranges, order.precision)
+    segments, heads = quantised(exported.segments, exported.heads, ranges, order.precision, symmetric=order.symmetric)
     on_step(Step("graphs", 2, 2))
 
     def check(bundle: Bundle) -> None:

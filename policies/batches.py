@@ -87,16 +87,16 @@ def batch_max(first: Waiting, depth: int) -> int:
     return min(useful, served.batch_within(first.stage, depth, limit_us))
 
 
-def run_us(served: Served, stage: int, stops: Sequence[int]) -> int:
+def run_us(served: Served, stage: int, stops: Sequence[int], clock_khz: int = 0) -> int:
     """Time until the last row has left, rows leaving where they stop."""
     if stops.count(stops[0]) == len(stops):
-        return served.time_us(stage, stops[0], len(stops))
-    trunk, done = 0.0, stage
+        return served.time_us(stage, stops[0], len(stops), clock_khz)
+    costs, trunk, done = served.costs_at(clock_khz), 0.0, stage
     for stop in sorted(set(stops)):
         staying = sum(1 for other in stops if other >= stop)
-        trunk += fsum([served.costs.segment_us[index][staying] for index in range(done, stop + 1)])
+        trunk += fsum([costs.segment_us[index][staying] for index in range(done, stop + 1)])
         done = stop + 1
-        trunk += served.costs.head_us[stop][sum(1 for other in stops if other == stop)]
+        trunk += costs.head_us[stop][sum(1 for other in stops if other == stop)]
     return int(served.hop_us + trunk * served.correction.factor) + 1
 
 

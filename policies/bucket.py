@@ -7,6 +7,16 @@ from __future__ import annotations
 
 import math
 
+# Ten years. A rate may be so small that it would be for ever, which no number says.
+WAIT_US_MAX = 10 * 366 * 86_400 * 1_000_000
+
+
+def wait_us(short: float, per_us: float) -> int:
+    """How long until so much has come at this rate, rounded up; at most WAIT_US_MAX."""
+    if short <= 0:
+        return 0
+    return math.ceil(short / per_us) if short < per_us * WAIT_US_MAX else WAIT_US_MAX
+
 
 class Bucket:
     """Tokens that come at a steady rate up to a depth. It may be overdrawn, for what a run takes shows afterwards."""
@@ -30,4 +40,4 @@ class Bucket:
 
     def wait_us(self, now_us: int, amount: float) -> int:
         """How long until there is `amount`."""
-        return max(0, math.ceil((amount - self.level(now_us)) / self.per_us))
+        return wait_us(amount - self.level(now_us), self.per_us)

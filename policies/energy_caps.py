@@ -1,4 +1,4 @@
-"""How much energy a tenant may have: so many watts on average, so many joules in any day.
+"""How much energy a tenant may have: so many watts on average, so many joules in any day or other span of time.
 
 Role: charged with the worst a request may take when it comes in, and with what it took when it has ended, so that a
 crowd of requests cannot overdraw what none of them alone would. `Window` is a day in slots of an hour: what is counted
@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from .bucket import Bucket
+from .bucket import WAIT_US_MAX, Bucket
 
 HOUR_US = 3_600_000_000
 SLOTS = 24
@@ -24,16 +24,17 @@ MJ_PER_US_OF_A_WATT = 1e-3
 
 
 class Window:
-    """What was had in the last day, by the hour."""
+    """What was had in the last day, by the hour; or in another time, by a 24th of it."""
 
-    __slots__ = ("_slots", "_total")
+    __slots__ = ("_slots", "_total", "slot_us")
 
-    def __init__(self) -> None:
+    def __init__(self, slot_us: int = HOUR_US) -> None:
+        self.slot_us = slot_us
         self._slots: deque[tuple[int, float]] = deque()
         self._total = 0.0
 
     def add(self, now_us: int, amount_mj: float) -> None:
-        hour = now_us // HOUR_US
+        hour = now_us // self.slot_us
         if self._slots and self._slots[-1][0] == hour:
             self._slots[-1] = hour, self._slots[-1][1] + amount_mj
         else:
@@ -42,42 +43,55 @@ class Window:
         self._forget(hour)
 
     def total(self, now_us: int) -> float:
-        self._forget(now_us // HOUR_US)
-        return self._total
+        self._forget(now_us // self.slot_us)
+        # What was charged too much is given back a moment later, and so may be in a slot that stays for longer.
+        return max(0.0, self._total)
 
     def wait_us(self, now_us: int, excess_mj: float) -> int:
         """How long until at least so much has fallen out; a day where that is more than there is."""
-        self._forget(now_us // HOUR_US)
+        self._forget(now_us // self.slot_us)
         gone = 0.0
         for hour, amount_mj in self._slots:
             gone += amount_mj
             if gone >= excess_mj:
-                return (hour + SLOTS + 1) * HOUR_US - now_us
-        return SLOTS * HOUR_US
+                return (hour + SLOTS + 1) * self.slot_us - now_us
+        return SLOTS * self.slot_us
 
     def levels(self, now_us: int) -> list[tuple[int, float]]:
         """(hours ago, mJ), oldest first: what to keep through a restart."""
-        hour = now_us // HOUR_US
+        hour = now_us // self.slot_us
         self._forget(hour)
         return [(hour - slot, amount_mj) for slot, amount_mj in self._slots]
 
     def restore(self, now_us: int, levels: Sequence[tuple[int, float]]) -> None:
         """Begin with what was kept, oldest first; nothing may have been added yet."""
-        hour = now_us // HOUR_US
+        hour = now_us // self.slot_us
         self._slots = deque((hour - ago, amount_mj) for ago, amount_mj in levels if 0 <= ago <= SLOTS)
         self._total = math.fsum(amount_mj for _, amount_mj in self._slots)
 
     def _forget(self, hour: int) -> None:
         while self._slots and self._slots[0][0] < hour - SLOTS:
-            self._total = max(0.0, self._total - self._slots.popleft()[1])
+            self._total -= self._slots.popleft()[1]
+        if not self._slots:
+            # Nothing is left of rounding either.
+            self._total = 0.0
 
 
 class EnergyCap:
     """One tenant's caps; None is no cap."""
 
-    __slots__ = ("_day_j_max", "_power", "_power_w_max", "_reserved_mj", "day")
+    __slots__ = ("_day_j_max", "_power", "_power_w_max", "_reserved_mj", "_span", "_span_j_max", "day")
 
-    def __init__(self, power_w_max: float | None, day_j_max: float | None) -> None:
+    def __init__(
+        self,
+        power_w_max: float | None,
+        day_j_max: float | None,
+        span_j_max: float | None = None,
+        span_s: float = 3600.0,
+    ) -> None:
+        """`span_j_max`: joules in any `span_s` seconds."""
+        self._span_j_max = span_j_max
+        self._span = Window(max(1, math.ceil(span_s * 1e6 / SLOTS)))
         self._power_w_max = power_w_max
         self._day_j_max = day_j_max
         per_us = None if power_w_max is None else power_w_max * MJ_PER_US_OF_A_WATT
@@ -87,15 +101,23 @@ class EnergyCap:
 
     @property
     def capped(self) -> bool:
-        return self._power is not None or self._day_j_max is not None
+        return self._power is not None or self._day_j_max is not None or self._span_j_max is not None
 
     def wait_us(self, now_us: int, most_mj: float) -> tuple[int, str]:
         """How long until a request of at most `most_mj` may come in, 0: now; and what holds it up."""
+        for name, most_j in (("energy_j_day_max", self._day_j_max), ("energy_j_window_max", self._span_j_max)):
+            if most_j is not None and most_mj > most_j * 1000:
+                # Nothing that falls out of the window makes room for it.
+                return WAIT_US_MAX, f"{name} {most_j:g} is less than the {most_mj / 1000:g} J that this may take"
         if self._day_j_max is not None:
             excess_mj = self.day.total(now_us) + self._reserved_mj + most_mj - self._day_j_max * 1000
             if excess_mj > 0:
                 said = f"energy_j_day_max {self._day_j_max:g}"
                 return max(1, self.day.wait_us(now_us, excess_mj)), said
+        if self._span_j_max is not None:
+            excess_mj = self._span.total(now_us) + self._reserved_mj + most_mj - self._span_j_max * 1000
+            if excess_mj > 0:
+                return max(1, self._span.wait_us(now_us, excess_mj)), f"energy_j_window_max {self._span_j_max:g}"
         power = self._power
         if power is not None:
             # One request may take more than a second's worth; it then waits for all of that and is overdrawn.
@@ -115,6 +137,8 @@ class EnergyCap:
     def follow(self, before: EnergyCap) -> None:
         """Take the place of other caps of the same tenant."""
         self.day, self._reserved_mj = before.day, before._reserved_mj
+        if self._span.slot_us == before._span.slot_us:
+            self._span = before._span
 
     def book(self, now_us: int, took_mj: float) -> None:
         """Its part of a run."""
@@ -122,3 +146,5 @@ class EnergyCap:
             self._power.take(now_us, took_mj)
         if self.capped:
             self.day.add(now_us, took_mj)
+        if self._span_j_max is not None:
+            self._span.add(now_us, took_mj)

@@ -26,7 +26,8 @@ class Asked(NamedTuple):
     """Bounds with every default filled in: what this request is held to.
 
     `withdrawn`: its tenant's inputs have been shown to be unlike the calibration samples, so nothing is certified.
-    `deepest`: the last exit its tenant may use, None: all.
+    `deepest`: the last exit its tenant may use, None: all; `at_deepest`: why it stops there; `least`: the first it may
+    stop at, where other bounds allow that.
     """
 
     latency_ms: float | None
@@ -39,6 +40,8 @@ class Asked(NamedTuple):
     certificate: Certifies = "marginal"
     withdrawn: bool = False
     deepest: int | None = None
+    at_deepest: Stop = "last_exit"
+    least: int = 0
 
     @property
     def bounded(self) -> bool:
@@ -106,7 +109,9 @@ def plan(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     if wanted.latency_ms is not None and takes_us > served.guard.usable_us(wanted.latency_ms):
         return _plan_bounds(wanted, served)
     # Where time limits nothing, the same bounds always give the same plan.
-    key = wanted._replace(latency_ms=None if wanted.latency_ms is None else 0.0, on_miss="answer")
+    key = wanted
+    if wanted.latency_ms is not None or wanted.on_miss != "answer":
+        key = wanted._replace(latency_ms=None if wanted.latency_ms is None else 0.0, on_miss="answer")
     known = served.plans.get(key)
     if known is None:
         if len(served.plans) >= PLANS_MAX:
@@ -122,9 +127,11 @@ def _plan_bounds(wanted: Asked, served: Served) -> ExitPlan | Misfit:
     in_time = _in_time(wanted, served, fits)
     if isinstance(in_time, Misfit):
         return in_time
-    limit: Stop = "last_exit" if in_time[-1] == _usable(wanted, served)[-1] else "energy"
+    limit: Stop = wanted.at_deepest if in_time[-1] == _usable(wanted, served)[-1] else "energy"
     if in_time != fits:
         limit = "deadline"
+    if wanted.least:
+        in_time = tuple([exit_index for exit_index in in_time if exit_index >= wanted.least]) or in_time[-1:]
     if wanted.accuracy is None:
         preferred = in_time[-1] if wanted.objective == "accuracy" else in_time[0]
         return ExitPlan(in_time[0], preferred, None, limit if preferred == in_time[-1] else "objective", "none")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .clock import ClockEdf, ClockOptions
 from .clockwork import Clockwork, ClockworkOptions
 from .edgeserving import EdgeServing, EdgeServingOptions
 from .fixed_exit import FixedExit, FixedExitOptions
@@ -112,6 +113,7 @@ def _known() -> dict[str, tuple[Callable[[Any], Policy], type[msgspec.Struct]]]:
     return {
         "stage-edf": (StageEdf, StageOptions),
         "latency-first": (LatencyFirst, LatencyOptions),
+        "clock": (ClockEdf, ClockOptions),
         "delen-conditions": (DelenConditions, ConditionsOptions),
         "edgeserving": (EdgeServing, EdgeServingOptions),
         "slackfit": (SlackFit, SlackFitOptions),

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heapreplace
 from operator import attrgetter
 from typing import NamedTuple
 
+from .device_clock import DeviceClock
 from .fairness import Share
 from .scarcity import Scarcity
 from .view import Served, Waiting
@@ -176,7 +177,7 @@ class View:
     and may go deeper. `untimed`: with other bounds, or late already. `spare`: with bounds, beyond their tenant's
     share. `best_effort`: without any bound. `refused_until_us`: somebody within their share who was refused for want
     of time would have waited until then. `scarcity`: what device time is worth. `homes`: everybody who waits, by
-    ticket, with their pool.
+    ticket, with their pool. `clock`: the device's, where it may be set.
     """
 
     timed: Pools
@@ -187,6 +188,7 @@ class View:
     homes: Mapping[int, Pool] = field(default_factory=dict)
     refused_until_us: int = 0
     scarcity: Scarcity = field(default_factory=Scarcity)
+    clock: DeviceClock | None = None
 
     def pools(self) -> Iterator[Pool]:
         """All pools somebody waits in, of every class."""

@@ -34,6 +34,11 @@ PROMISED_MAX = 0.9
 LEFT_MIN, SAFETY = 0.02, 1.25
 
 
+# What a tenant may have of energy.
+WINDOW_S_MAX = 10 * 366 * 86_400.0
+ENERGY_TERMS = ("power_w_max", "energy_j_day_max", "energy_j_window_max", "energy_window_s")
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an operator promises a tenant.
 
@@ -46,8 +51,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Caps, whoever else is there: `rate_hz_max` requests per second, after a pause `burst_max` at once; `queued_max`
     requests and `queued_bytes_max` of their inputs waiting, where that is less than the limits of the same name;
-    `power_w_max` watts on average over a second, and `energy_j_day_max` joules in any 24 hours, as far as the device's
-    energies are known.
+    `power_w_max` watts on average over a second, `energy_j_day_max` joules in any 24 hours, `energy_j_window_max` in
+    any `energy_window_s` seconds, as far as the device's energies are known.
     """
 
     weight: float = 1.0
@@ -62,6 +67,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     queued_bytes_max: int | None = None
     power_w_max: float | None = None
     energy_j_day_max: float | None = None
+    energy_j_window_max: float | None = None
+    energy_window_s: float = 3600.0
 
     def plain(self) -> Terms:
         """These alone, of whatever they are part."""
@@ -71,10 +78,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """What cannot be right, in words; None when nothing is."""
         if not (math.isfinite(self.weight) and self.weight > 0):
             return f"weight is {self.weight}; expected a finite number above 0"
-        for name in ("rate_hz", "rate_hz_max", "power_w_max", "energy_j_day_max"):
+        for name in ("rate_hz", "rate_hz_max", *ENERGY_TERMS):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 return f"{name} is {value}; expected a finite number above 0"
+        if self.energy_window_s > WINDOW_S_MAX:
+            return f"energy_window_s is {self.energy_window_s:g}; expected at most {WINDOW_S_MAX:g}, ten years"
         for name in ("burst", "burst_max", "queued_max", "queued_bytes_max"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -171,7 +180,7 @@ class Promise:
         self.firm = None if terms.firm is None else Firm(*terms.firm)
         ceiling_hz = terms.rate_hz_max
         self.ceiling = None if ceiling_hz is None else Bucket(ceiling_hz / 1e6, terms.burst_max)
-        self.energy = EnergyCap(terms.power_w_max, terms.energy_j_day_max)
+        self.energy = EnergyCap(*[getattr(terms, name) for name in ENERGY_TERMS])
         self.used, self.owed = Meter(), Meter()
         self.typical: Typical | None = None
         self._pending = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ import msgspec
 
 from ..clients.bounds import Objective
 from ..profiles.costs import Costs
+from .budgets import Worth, worth_of
 from .certificates import Certifier
 from .correction import Correction, Corrects
+from .device_clock import DeviceClock
 from .fairness import Share
 from .likely import gated_path
 
@@ -84,7 +87,8 @@ class Served:
     `ran_us`: when it last ran, or was tried. `plans`: exits already chosen for bounds without time, by those bounds
     (`exits.plan`). `key`: what the core and the worker call it, where several are served under one name: another
     version of it, or a tenant's own; else its name. `away_until_us`: when its worker is expected back; 0 while it is
-    there, or while all networks share its fate.
+    there, or while all networks share its fate. `at_khz`: what it costs at each GPU clock that may be set; `costs` are
+    then those of the highest, since what cannot be done there cannot be done.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Served:
     plans: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
     key: str = ""
     away_until_us: int = 0
+    at_khz: Mapping[int, Costs] = field(default_factory=dict, repr=False)
     _hop_used_us: float = field(init=False, repr=False)
     _steps: dict[tuple[int, int], Step] = field(default_factory=dict, init=False, repr=False)
     _blocks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False)
@@ -119,6 +124,29 @@ class Served:
             self._hop_used_us = max(self.hop_us, 1.0)
             self.__dict__.pop("batch_useful", None)
             self._steps.clear()
+
+    def costs_at(self, clock_khz: int) -> Costs:
+        """What it costs at this GPU clock; 0: as it is."""
+        return self.at_khz.get(clock_khz, self.costs) if clock_khz else self.costs
+
+    def renew(self, costs: Costs, at_khz: Mapping[int, Costs], correction: Corrects) -> None:
+        """From now on it costs this: its device's clock has changed. Certificates and who waits stay as they are."""
+        self.costs, self.at_khz, self.correction = costs, at_khz, correction
+        for derived in ("ladder", "exit_last", "next_exit", "batch_useful", "worth"):
+            self.__dict__.pop(derived, None)
+        for known in (self._steps, self._blocks, self._likely, self.plans):
+            known.clear()
+
+    def recost(self, costs: Costs, at_khz: Mapping[int, Costs]) -> None:
+        """From now on its energies are these; its times are as they were."""
+        self.costs, self.at_khz = costs, at_khz
+        self.__dict__.pop("worth", None)
+        self.plans.clear()
+
+    @cached_property
+    def worth(self) -> Worth | None:
+        """What its exits give for their energy; None where that is not known."""
+        return worth_of(self.costs)
 
     @cached_property
     def ladder(self) -> tuple[int, ...]:
@@ -185,9 +213,10 @@ class Served:
         batch = self.batch_useful[exit_index]
         return (self.hop_us + self.costs.path_us(0, exit_index, batch)) / batch
 
-    def time_us(self, first: int, last: int, batch: int) -> int:
+    def time_us(self, first: int, last: int, batch: int, clock_khz: int = 0) -> int:
         """How long a run of segments first..last and head last takes, in all but a few cases, hop included."""
-        return int(self.hop_us + self.costs.paths_us[first][last - first][batch] * self.correction.factor) + 1
+        costs = self.costs_at(clock_khz) if clock_khz else self.costs
+        return int(self.hop_us + costs.paths_us[first][last - first][batch] * self.correction.factor) + 1
 
     def batch_within(self, first: int, last: int, limit_us: float) -> int:
         """The largest batch whose run to this exit holds the device no longer than `limit_us` before it can yield."""
@@ -327,15 +356,17 @@ class Run(msgspec.Struct, frozen=True, gc=False, array_like=True):
     stop_by_us: int
     segments_us: tuple[int, ...]
     predicted_us: int
+    clock_khz: int = 0
 
 
 class Choice(NamedTuple):
     """What a policy decided: a run and the requests in it, in the order of its rows; and requests it gives up on.
 
-    `wake_us`: without a run, when to ask again though nothing has happened.
+    `wake_us`: without a run, when to ask again though nothing has happened. `clock`: where the run sets it.
     """
 
     run: Run | None
     members: tuple[Waiting, ...]
     dropped: tuple[Waiting, ...] = ()
     wake_us: int = NEVER_US
+    clock: DeviceClock | None = None

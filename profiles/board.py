@@ -38,7 +38,7 @@ class Board(NamedTuple):
 
 def read_board(root: Path = ROOT) -> Board:
     """Look at the machine under `root`. Never fails: what no file says is said to be unknown."""
-    cpuinfo = _text(root / "proc/cpuinfo") or ""
+    cpuinfo = text(root / "proc/cpuinfo") or ""
     cores = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or os.cpu_count() or 1
     return Board(_board_name(root), _processor_name(root, cpuinfo), cores, _power_mode(root), _clocks_khz(root))
 
@@ -64,8 +64,8 @@ def temperature_c(root: Path = ROOT) -> float | None:
     """The hottest zone, degrees Celsius; None where there is no sensor, or none that makes sense."""
     found = []
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        millidegrees = _number(zone / "temp")
-        if millidegrees is None or _text(zone / "type") in NO_SENSORS:
+        millidegrees = number(zone / "temp")
+        if millidegrees is None or text(zone / "type") in NO_SENSORS:
             continue
         if TEMPERATURE_C_MIN < millidegrees / 1000 < TEMPERATURE_C_MAX:
             found.append(millidegrees / 1000)
@@ -74,30 +74,38 @@ def temperature_c(root: Path = ROOT) -> float | None:
 
 def resident_bytes(root: Path = ROOT) -> int | None:
     """Memory of this process that is in RAM now; None where the system does not say."""
-    fields = (_text(root / "proc/self/statm") or "").split()
+    fields = (text(root / "proc/self/statm") or "").split()
     if len(fields) < 2 or not fields[1].isdigit():
         return None
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def open_descriptors(root: Path = ROOT) -> list[int] | None:
+    """Numbers of this process's open files, one of them for looking; None where there is none left for that."""
+    try:
+        return [int(entry.name) for entry in (root / "proc/self/fd").iterdir()]
+    except OSError:
+        return None
+
+
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
     """What this process's control group may have before it is slowed down or killed; None where nobody says."""
     found: list[int] = []
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (text(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         place = root / "sys/fs/cgroup" / ("memory" if controllers == "memory" else "") / path.lstrip("/")
         names = {"": ("memory.high", "memory.max"), "memory": ("memory.limit_in_bytes",)}.get(controllers, ())
-        found += [int(text) for name in names if (text := (_text(place / name) or "").strip()).isdigit()]
+        found += [int(said) for name in names if (said := text(place / name) or "").isdigit()]
     # The first version writes a number beyond any memory where there is no limit.
     return min((limit for limit in found if limit < 2**60), default=None)
 
 
 def _board_name(root: Path) -> str:
-    model = _text(root / "proc/device-tree/model")
+    model = text(root / "proc/device-tree/model")
     if model:
         return model
-    maker = _text(root / "sys/class/dmi/id/sys_vendor") or ""
-    product = _text(root / "sys/class/dmi/id/product_name") or ""
+    maker = text(root / "sys/class/dmi/id/sys_vendor") or ""
+    product = text(root / "sys/class/dmi/id/product_name") or ""
     return f"{maker} {product}".strip() or f"{platform.machine()} server"
 
 
@@ -107,7 +115,7 @@ def _processor_name(root: Path, cpuinfo: str) -> str:
         return name.group(1).strip()
     # Arm's cpuinfo has only part numbers; the device tree names the core, as in "arm,cortex-a78ae".
     for node in sorted((root / "proc/device-tree/cpus").glob("cpu@*/compatible")):
-        core = (_text(node) or "").split("\0")[0]
+        core = (text(node) or "").split("\0")[0]
         if core:
             return core
     return platform.processor() or platform.machine()
@@ -115,34 +123,38 @@ def _processor_name(root: Path, cpuinfo: str) -> str:
 
 def _power_mode(root: Path) -> str | None:
     """Jetson's power model by name, else the firmware's platform profile; then the CPU governor. None: nothing says."""
-    mode = _jetson_mode(root) or _text(root / "sys/firmware/acpi/platform_profile")
-    governor = _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    mode = _jetson_mode(root) or text(root / "sys/firmware/acpi/platform_profile")
+    governor = text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return ", ".join(part for part in (mode, governor) if part) or None
 
 
 def _jetson_mode(root: Path) -> str | None:
-    status = re.search(r"pmode:\s*(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
-    if not status:
-        return None
-    number = int(status.group(1))
-    models = re.finditer(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf") or "")
-    return next((model.group(2) for model in models if int(model.group(1)) == number), f"nvpmodel {number}")
+    now, names = jetson_modes(root)
+    return None if now is None else names.get(now, f"nvpmodel {now}")
+
+
+def jetson_modes(root: Path) -> tuple[int | None, dict[int, str]]:
+    """The number of the power model that is set, None where no file says, and the names of all there are."""
+    status = re.search(r"pmode:\s*(\d{1,9})\b", text(root / "var/lib/nvpmodel/status") or "")
+    models = re.finditer(r"POWER_MODEL\s+ID=(\d{1,9})\s+NAME=(\S+)", text(root / "etc/nvpmodel.conf") or "")
+    return int(status.group(1)) if status else None, {int(model.group(1)): model.group(2) for model in models}
 
 
 def _clocks_khz(root: Path) -> dict[str, int]:
     clocks: dict[str, int] = {}
     for policy in sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*")):
         part = policy.name.replace("policy", "cpu")
-        _add_clock(clocks, part, _number(policy / "scaling_cur_freq"), _number(policy / "scaling_max_freq"))
-    for index, device in enumerate(_gpus(root)):
-        hertz, hertz_max = _number(device / "cur_freq"), _number(device / "max_freq")
+        _add_clock(clocks, part, number(policy / "scaling_cur_freq"), number(policy / "scaling_max_freq"))
+    for index, device in enumerate(gpus(root)):
+        hertz, hertz_max = number(device / "cur_freq"), number(device / "max_freq")
         _add_clock(clocks, f"gpu{index}", hertz and hertz // 1000, hertz_max and hertz_max // 1000)
     return clocks
 
 
-def _gpus(root: Path) -> Iterator[Path]:
+def gpus(root: Path) -> Iterator[Path]:
+    """The devfreq directories of GPUs."""
     for device in sorted((root / "sys/class/devfreq").glob("*")):
-        node = _text(device / "device/of_node/name") or device.name
+        node = text(device / "device/of_node/name") or device.name
         if re.search(r"gpu|gv11b|gp10b|ga10b|gm20b", node):
             yield device
 
@@ -154,15 +166,16 @@ def _add_clock(clocks: dict[str, int], part: str, now_khz: int | None, khz_max: 
         clocks[f"{part}_max"] = khz_max
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path)
+def number(path: Path) -> int | None:
+    """What a small file says; None where it is absent or says no number."""
+    said = text(path)
     try:
-        return None if text is None else int(text)
+        return None if said is None else int(said)
     except ValueError:
         return None
 
 
-def _text(path: Path) -> str | None:
+def text(path: Path) -> str | None:
     """A small file's text; None where it is absent, unreadable (sensors of parts that are off are) or empty."""
     try:
         with path.open("rb") as stream:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import msgspec
 
@@ -113,6 +114,18 @@ class Costs:
     def tables(self) -> CostTables:
         """What to write down so that `of_tables` makes the same costs."""
         return CostTables(**{name: getattr(self, name) for name in CostTables.__struct_fields__})
+
+    def with_energies(self, segment_mj: Table, head_mj: Table) -> Costs:
+        """The same but for its energies; some dozens of microseconds, for times stay as they are."""
+        costs = copy(self)
+        costs.segment_mj, costs.head_mj = segment_mj, head_mj
+        costs._energy_mj = _energies(segment_mj, head_mj)
+        return costs
+
+    @property
+    def charged_source(self) -> EnergySource:
+        """Of what a request is charged by these: a model, also where a meter took them, since it took other runs."""
+        return "unknown" if self._energy_mj is None or self.energy_source == "unknown" else "modelled"
 
     def path_us(self, first: int, last: int, batch: int) -> float:
         """Median time of segments first..last and head last at one batch size, us."""

@@ -2,7 +2,8 @@
 
 Role: the energy half of `measure.py`. Where time allows, each step is repeated alone for as long as the meter needs;
 where not (a real sensor and a quick budget), whole networks are weighed and their energy is split by time, which takes
-the power of all steps for the same. What the device draws idle is taken off: it is booked apart from requests.
+the power of all steps for the same; where there is no time for one window, the largest batch alone, which takes that
+of all batches for the same too. What the device draws idle is taken off: it is booked apart from requests.
 """
 
 from __future__ import annotations
@@ -38,13 +39,22 @@ class Weighing:
         self._meter = meter
         self._idle_power_mw = idle_power_mw
         self._clock_ns = clock_ns
-        self._split_by_time = False
+        self._split = ""
 
     def window_s(self, window_count: int) -> float | None:
         """How long each of so many windows may be; None where that is too short for the meter."""
         share_s = self.budget_s / window_count
-        self._split_by_time = share_s < self._meter.window_s_min * WINDOW_MARGIN
-        return None if self._split_by_time else share_s
+        if share_s >= self.least_s:
+            return share_s
+        self._split = "weighed per network and split over its steps by time"
+        return None
+
+    def once(self, batch: int) -> bool:
+        """Whether there is time for one window at the most, which then is at this batch size."""
+        if self.budget_s >= self.least_s:
+            return False
+        self._split = f"weighed once, at batch {batch}, and split over steps and batches by time"
+        return True
 
     @property
     def least_s(self) -> float:
@@ -72,8 +82,7 @@ class Weighing:
         parts = [self._meter.model]
         if self._idle_power_mw is not None:
             parts.append(f"less {self._idle_power_mw:.0f} mW drawn idle")
-        if self._split_by_time:
-            parts.append("weighed per network and split over its steps by time")
+        parts += [self._split] if self._split else []
         return "; ".join(parts)
 
 
@@ -92,11 +101,21 @@ def weigh(
     """
     exit_count = len(medians_us) // 2
     energies = Energies([{} for _ in range(exit_count)], [{} for _ in range(exit_count)])
-    window_s = weighing.window_s(len(inputs) * len(medians_us))
+    window_s, largest = weighing.window_s(len(inputs) * len(medians_us)), max(inputs)
+    of_largest: list[float] | None = None
+    if window_s is None and weighing.once(largest):
+        on_round()
+        of_largest = _split(loaded, inputs[largest], [step[largest] for step in medians_us], weighing)
+        if of_largest is None:
+            return None
     for batch, images in inputs.items():
         on_round()
         guesses_us = [step[batch] for step in medians_us]
-        if window_s is None:
+        steps_mj: list[float] | None
+        if of_largest is not None:
+            share = sum(of_largest) / max(sum(step[largest] for step in medians_us), 1e-9)
+            steps_mj = [share * step_us for step_us in guesses_us]
+        elif window_s is None:
             steps_mj = _split(loaded, images, guesses_us, weighing)
         else:
             steps_mj = _step_by_step(loaded, images, guesses_us, weighing, window_s)

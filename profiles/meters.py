@@ -1,15 +1,14 @@
-"""Reading energy: a board's own INA3221 sensors, or a stated model where there are none.
+"""Energy of windows of work: from the best sensor there is, or a stated model where there is none.
 
-Role: measure the energy of a window of work: `start()`, work, `stop()`. Flow: `best_meter` at start; `measure.py` and
-the worker open and close windows. A meter says `measured`, `modelled` or `unknown`; a reading that is missing, frozen
-or absurd makes the window unknown, never 0.
+Role: `start()`, work, `stop()`, for `measure.py` and whoever else weighs something. A meter says `measured`, `modelled`
+or `unknown`; a reading that is missing, frozen, absurd, late or goes backwards makes the window unknown, never 0.
+Flow: `find_sensor` by what the operator said or what is there -> `SensorMeter`, which reads it on a thread of its own.
 
 Does not: split energy between requests, or subtract what the device draws idle (who uses a window does).
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -17,19 +16,29 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..clients.info import EnergySource
-from .board import ROOT
+from .meter_ina3221 import POWER_MW_MAX, ROOT, Ina3221Sensor
+from .meter_jtop import JtopSensor
+from .meter_nvml import NvmlSensor
+from .meter_rapl import RaplSensor
+from .meter_wall import WallMeterError, WallSensor, command_of
+from .power_sensor import Gauge, Sensor
 
 # One busy core of a server: Intel Xeon Gold 6248, 150 W TDP over 20 cores (ark.intel.com). A Jetson has its own meter.
 WATTS_PER_CORE = 7.5
-# No board that delen is for draws more; a reading beyond is a broken sensor or another unit.
-POWER_MW_MAX = 200_000.0
-# The driver's default averaging gives a new reading about every 1 to 5 ms; reading four channels costs about 1 ms.
-SAMPLE_S = 0.01
-# Even an idle board's current moves by a step (8 mA at 5 mOhm) within seconds; one that does not is not being read.
-FROZEN_S = 10.0
 IDLE_S = 0.5
-# Rails that carry the whole board, by the names that NVIDIA's device trees use.
-TOTALS = ("VDD_IN", "POM_5V_IN")
+# A thread that reads a sensor and has not come back by then is left to itself.
+JOIN_S = 0.1
+# What an operator may say; a wall meter is said by its command or topic.
+KINDS: tuple[str, ...] = ("auto", "none", "ina3221", "jtop", "nvml", "rapl")
+# Where there is none of these, there is no meter that delen finds by itself.
+TRACES = (
+    *("sys/bus/i2c/devices/*/hwmon", "sys/bus/i2c/devices/*/iio*", "sys/class/powercap/*-rapl:*"),
+    *("run/jtop.sock", "dev/nvidia0"),
+)
+
+
+class MeterError(ValueError):
+    """The meter that was asked for is not here, and why."""
 
 
 class Energy(NamedTuple):
@@ -62,24 +71,23 @@ class Meter(Protocol):
         ...
 
 
-class Rail(NamedTuple):
-    """One channel: files of millivolts and milliamperes, or one of milliwatts."""
-
-    name: str
-    files: tuple[Path, ...]
-
-
 class CpuModel:
     """Energy as CPU seconds of this process times watts per busy core: no meter, a stated model."""
 
     source: EnergySource = "modelled"
     window_s_min = 0.0
 
-    def __init__(self, watts: float = WATTS_PER_CORE, *, cpu_ns: Callable[[], int] = time.process_time_ns) -> None:
-        """Raises ValueError where `watts` is not above 0."""
+    def __init__(
+        self,
+        watts: float = WATTS_PER_CORE,
+        *,
+        cpu_ns: Callable[[], int] = time.process_time_ns,
+        why: str = "no meter",
+    ) -> None:
+        """`why`: there is nothing better. Raises ValueError where `watts` is not above 0."""
         if not 0 < watts <= POWER_MW_MAX / 1000:
             raise ValueError(f"{watts} W per core; expected above 0 and at most {POWER_MW_MAX / 1000:g}")
-        self.model = f"CPU seconds of the process x {watts:g} W per busy core; not measured"
+        self.model = f"CPU seconds of the process x {watts:g} W per busy core; {why}"
         self._watts = watts
         self._cpu_ns = cpu_ns
         self._started_ns = 0
@@ -112,169 +120,161 @@ class NoMeter:
         return None
 
 
-class Ina3221Meter:
-    """A Jetson's own sensors by sysfs: power samples from a thread while a window is open, integrated by trapezoids."""
+class SensorMeter:
+    """A sensor, read by a thread while a window is open."""
 
     source: EnergySource = "measured"
-    # Ten samples: fewer, and one that falls beside a step of the load decides the window.
-    window_s_min = 10 * SAMPLE_S
 
     def __init__(
         self,
-        root: Path = ROOT,
+        sensor: Sensor,
         *,
-        sample_s: float | None = SAMPLE_S,
+        threaded: bool = True,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """
-        Args:
-            sample_s: how often the thread reads; None: no thread, the caller calls `sample()`.
-        Raises:
-            LookupError: no such sensor under `root`.
-        """
-        rails = find_rails(root)
-        if not rails:
-            raise LookupError(f"no INA3221 power sensor under {root}: none, or its driver (ina3221) is not loaded")
-        totals = [rail for name in TOTALS for rail in rails if rail.name == name]
-        self.rails = totals[:1] or rails
-        names = " + ".join(rail.name for rail in self.rails)
-        self.model = f"INA3221 {names}" + (
-            "" if totals else " (no rail carries the whole board; these are all there are)"
-        )
-        self._sample_s = sample_s
+        """`threaded`: else the caller calls `sample()`."""
+        self.model = f"{sensor.name}: {sensor.covers}"
+        self.window_s_min = sensor.window_s_min
+        self.gauge = Gauge(sensor, clock_ns)
+        self._sensor = sensor
+        self._threaded = threaded
         self._clock_ns = clock_ns
         self._sleep = sleep
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
-        self._window = _Window()
-        self._reading: tuple[int, ...] | None = None
-        self._frozen_ns = 0
+        self._started_ns = 0
+        self._span = 0
 
     def start(self) -> None:
-        self._window = _Window()
-        self.sample()
-        if self._sample_s is not None:
-            self._done.clear()
-            self._thread = threading.Thread(target=self._sample_until_done, name="delen-meter", daemon=True)
-            self._thread.start()
+        # A thread that still waits for its sensor: no other may read it, and this window will be unknown.
+        if self._thread is None:
+            if self._threaded:
+                self._done = threading.Event()
+                self._thread = threading.Thread(target=self._until, args=(self._done,), name="delen-meter", daemon=True)
+                self._thread.start()
+            else:
+                self.sample()
+        self._started_ns = self._clock_ns()
 
     def stop(self) -> Energy:
+        ended_ns = self._clock_ns()
         if self._thread is not None:
             self._done.set()
-            self._thread.join()
+            self._thread.join(JOIN_S)
+            if self._thread.is_alive():
+                return UNKNOWN
             self._thread = None
-        self.sample()
-        window = self._window
-        if (
-            window.broken
-            or window.last_ns - window.first_ns < self.window_s_min * 1e9
-            or self._frozen_ns > FROZEN_S * 1e9
-        ):
+        else:
+            self.sample()
+        if ended_ns - self._started_ns < self.window_s_min * 1e9:
             return UNKNOWN
-        return Energy(window.mj, self.source)
+        reach_us = int(2e6 * self._sensor.sample_s)
+        mj = self.gauge.track.energy_mj(self._started_ns // 1000, ended_ns // 1000, reach_us)
+        return UNKNOWN if mj is None else Energy(mj, self.source)
 
     def idle_power_mw(self) -> float | None:
         self.start()
-        for _ in range(round(IDLE_S / SAMPLE_S)):
-            self._sleep(SAMPLE_S)
-            if self._sample_s is None:
+        waited_s = max(IDLE_S, 1.2 * self.window_s_min)
+        step_s = min(self._sensor.sample_s, waited_s)
+        for _ in range(round(waited_s / step_s)):
+            self._sleep(step_s)
+            if not self._threaded:
                 self.sample()
+        elapsed_s = (self._clock_ns() - self._started_ns) / 1e9
         energy = self.stop()
-        elapsed_ns = self._window.last_ns - self._window.first_ns
-        return None if energy.mj is None else energy.mj / elapsed_ns * 1e9
+        return None if energy.mj is None else energy.mj / elapsed_s
 
     def sample(self) -> None:
         """Take one reading into the open window."""
-        now_ns = self._clock_ns()
-        reading = self._read()
-        if reading is None or reading != self._reading:
-            self._frozen_ns = 0
-        elif self._window.samples:
-            self._frozen_ns += now_ns - self._window.last_ns
-        self._reading = reading
-        self._window.add(now_ns, None if reading is None else _power_mw(self.rails, reading))
+        self.gauge.sample()
 
-    def _sample_until_done(self) -> None:
-        while not self._done.wait(self._sample_s):
+    def close(self) -> None:
+        self._sensor.close()
+
+    def _until(self, done: threading.Event) -> None:
+        self.sample()
+        while not done.wait(self._sensor.sample_s):
             self.sample()
-
-    def _read(self) -> tuple[int, ...] | None:
-        try:
-            return tuple(int(file.read_text()) for rail in self.rails for file in rail.files)
-        except (OSError, ValueError):
-            return None
+        self.sample()
 
 
-class _Window:
-    """Power samples of one window, integrated as they come."""
+def find_sensor(said: str = "auto", root: Path = ROOT, device: str = "cpu") -> Sensor | None:
+    """The sensor an operator names, or for `auto` the best that is there and says something; None: there is none.
 
-    def __init__(self) -> None:
-        self.samples = 0
-        self.broken = False
-        self.mj = 0.0
-        self.first_ns = self.last_ns = 0
-        self._last_mw = 0.0
-
-    def add(self, now_ns: int, power_mw: float | None) -> None:
-        # Exactly 0 is absurd too: a board that runs this draws something.
-        if power_mw is None or not 0 < power_mw <= POWER_MW_MAX:
-            self.broken = True
-            power_mw = 0.0
-        if self.samples:
-            self.mj += (self._last_mw + power_mw) / 2 * (now_ns - self.last_ns) / 1e9
-        else:
-            self.first_ns = now_ns
-        self.samples += 1
-        self.last_ns, self._last_mw = now_ns, power_mw
-
-
-def find_rails(root: Path = ROOT) -> list[Rail]:
-    """Every channel of every INA3221 that carries a rail, in the order of their names."""
-    devices = root / "sys/bus/i2c/devices"
-    found = []
-    # JetPack 5 and later: the kernel's own driver. `NC` is not connected; in7 sums the others' shunts.
-    for label in sorted(devices.glob("*/hwmon/hwmon*/in*_label")):
-        name = _label(label)
-        number = re.sub(r"\D", "", label.name)
-        if name and name != "NC" and not name.startswith("sum"):
-            found.append(Rail(name, (label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input"))))
-    # JetPack 4: NVIDIA's older driver, which multiplies by itself.
-    for label in sorted(devices.glob("*/iio*/rail_name_*")):
-        name = _label(label)
-        if name and name != "NC":
-            found.append(Rail(name, (label.with_name(f"in_power{label.name.removeprefix('rail_name_')}_input"),)))
-    return [rail for rail in found if all(file.exists() for file in rail.files)]
-
-
-def rail_power_mw(rail: Rail) -> float | None:
-    """What this channel carries now; None where it cannot be read or makes no sense."""
-    try:
-        reading = tuple(int(file.read_text()) for file in rail.files)
-    except (OSError, ValueError):
+    Args:
+        said: one of KINDS, `command: ARGV` or `mqtt://HOST[:PORT]/TOPIC`; `ina3221:DIR` and `rapl:DIR`: of the system
+            whose root is mounted there, as in a container.
+        device: of the engine; on `cuda` a graphics card's own meter comes before the processor's.
+    Raises:
+        MeterError: what was named is not here.
+    """
+    if said == "none":
         return None
-    power_mw = _power_mw([rail], reading)
-    return power_mw if 0 <= power_mw <= POWER_MW_MAX else None
+    said, root = _rooted(said, root)
+    makers: dict[str, Callable[[], Sensor]] = {
+        "ina3221": lambda: Ina3221Sensor(root),
+        "jtop": lambda: JtopSensor(root),
+        "nvml": NvmlSensor,
+        "rapl": lambda: RaplSensor(root),
+    }
+    if said in makers:
+        try:
+            return makers[said]()
+        except (LookupError, OSError) as error:
+            raise MeterError(f"meter {said}: {error}") from error
+    if said != "auto":
+        fault = meter_fault(said)
+        if fault:
+            raise MeterError(fault)
+        return WallSensor(said)
+    order = ("ina3221", "jtop", "nvml") if device == "cuda" else ("ina3221", "jtop", "rapl")
+    for kind in order:
+        try:
+            return makers[kind]()
+        except (LookupError, OSError):
+            continue
+    return None
 
 
-def best_meter(root: Path = ROOT, watts: float | None = WATTS_PER_CORE) -> Meter:
-    """The board's sensors where it has them, else the model, else (`watts` None) no figure at all."""
-    if find_rails(root):
-        return Ina3221Meter(root)
-    return NoMeter() if watts is None else CpuModel(watts)
-
-
-def _power_mw(rails: list[Rail], reading: tuple[int, ...]) -> float:
-    values = iter(reading)
-    total_mw = 0.0
-    for rail in rails:
-        parts = [next(values) for _ in rail.files]
-        total_mw += parts[0] * parts[1] / 1000 if len(parts) == 2 else parts[0]
-    return total_mw
-
-
-def _label(path: Path) -> str:
+def meter_fault(said: str) -> str | None:
+    """What is wrong with the words that name a meter; None: nothing."""
+    if _rooted(said, ROOT)[0] in KINDS:
+        return None
     try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+        command_of(said)
+    except WallMeterError as error:
+        return f"meter: {error}; or one of {', '.join(KINDS)}"
+    return None
+
+
+def may_have_meter(said: str, root: Path = ROOT) -> bool:
+    """Whether it is worth looking closer, by what files there are; reads no sensor, so it cannot hang on one."""
+    if said in ("auto", "none"):
+        return said == "auto" and any(next(root.glob(pattern), None) is not None for pattern in TRACES)
+    return True
+
+
+def meter_signs(root: Path = ROOT) -> dict[str, bool]:
+    """Kinds of meters besides a board's own monitors, and whether there are signs that they could work."""
+    return {
+        "jtop": (root / "run/jtop.sock").exists(),
+        # On a Jetson NVML has no figures, and that is no fault.
+        "nvml": (root / "dev/nvidiactl").exists() and not (root / "etc/nv_tegra_release").exists(),
+        "rapl": any((root / "sys/class/powercap").glob("*-rapl:*")),
+    }
+
+
+def _rooted(said: str, root: Path) -> tuple[str, Path]:
+    kind, colon, directory = said.partition(":")
+    return (kind, Path(directory)) if colon and kind in ("ina3221", "rapl") and directory else (said, root)
+
+
+def best_meter(
+    root: Path = ROOT, watts: float | None = WATTS_PER_CORE, *, said: str = "auto", device: str = "cpu"
+) -> Meter:
+    """The device's sensor where it has one, else the model, else (`watts` None) no figure at all. Raises MeterError."""
+    sensor = find_sensor(said, root, device)
+    if sensor is not None:
+        return SensorMeter(sensor)
+    return NoMeter() if watts is None else CpuModel(watts)

@@ -20,6 +20,7 @@ import msgspec
 from ..clients import durable
 from ..exits import state_files
 from ..exits.bundle import Bundle
+from .clocked import gpu_khz
 from .schema import Device, Profile, ProfileError, parse_profile, profile_fault
 
 SYSTEM_STATE = Path("/var/lib/delen")
@@ -57,9 +58,9 @@ def state_directory(
 
 
 def profile_path(state: Path, profile: Profile) -> Path:
-    """The one file for this network, bundle, device and power mode: a new measurement replaces the old one."""
+    """The one file for this network, bundle, device, power mode and GPU clock: a newer one replaces the older."""
     device = profile.device
-    setting = (profile.bundle, *_identity(device), device.power_mode or "")
+    setting = (profile.bundle, *_identity(device), device.power_mode or "", *_gpu_limit(device))
     key = hashlib.sha256("\0".join(map(str, setting)).encode()).hexdigest()[:12]
     words = f"{device.engine}-{device.device}-{device.precision}-t{device.threads}"
     return state / "profiles" / profile.network / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)[:80]}-{key}.json"
@@ -107,6 +108,46 @@ def find_profile(state: Path, bundle: Bundle, device: Device) -> Found | None:
     return None
 
 
+def misfits(state: Path, bundle: Bundle, device: Device) -> list[str]:
+    """Why profiles of a network of this name are not used here, in words, the newest first. Raises ProfileError."""
+    name = bundle.manifest.name
+    found = [one for one in _profiles(state / "profiles" / name, state) if _misfit(one[1], bundle, device)]
+    found.sort(key=lambda one: one[1].taken_wall, reverse=True)
+    return [f"profile {path} is not used: {_misfit(profile, bundle, device)}" for path, profile in found]
+
+
+def _misfit(profile: Profile, bundle: Bundle, device: Device) -> str:
+    """What it is of that this is not; empty where it fits."""
+    manifest = bundle.manifest
+    if profile.network != manifest.name:
+        return f"it is of network {profile.network}, not of {manifest.name}"
+    if profile.network_version != manifest.version:
+        return f"it is of {manifest.name} {profile.network_version}, served is {manifest.version}; measure that"
+    if profile.bundle != bundle.digest:
+        return f"it is of another bundle of {manifest.name} {manifest.version}; measure this one with `delen profile`"
+    taken = profile.device
+    pairs = (
+        ("board", taken.board, device.board),
+        ("processor", taken.processor, device.processor),
+        ("engine", taken.engine, device.engine),
+        ("device", taken.device, device.device),
+        ("precision", taken.precision, device.precision),
+        ("number of threads", taken.threads, device.threads),
+    )
+    return "; ".join(f"its {what} is {theirs}, here it is {ours}" for what, theirs, ours in pairs if theirs != ours)
+
+
+def profiles_of(state: Path, bundle: Bundle, device: Device) -> list[Profile]:
+    """All profiles of exactly this bundle on this device, whatever its power mode and clocks. Raises ProfileError."""
+    own, shipped = state / "profiles" / bundle.manifest.name, bundle.directory / "profiles"
+    return [
+        profile
+        for directory, root in ((own, state), (shipped, None))
+        for _, profile in _profiles(directory, root)
+        if profile.bundle == bundle.digest and _identity(profile.device) == _identity(device)
+    ]
+
+
 def staleness(taken: Device, now: Device) -> str:
     """What has changed since a profile was taken that may move its figures; empty when nothing has."""
     changes = []
@@ -129,6 +170,12 @@ def staleness(taken: Device, now: Device) -> str:
 
 def _identity(device: Device) -> tuple[str, str, str, str, str, int]:
     return device.board, device.processor, device.engine, device.device, device.precision, device.threads
+
+
+def _gpu_limit(device: Device) -> tuple[int, ...]:
+    # Where there is none, as on servers, files keep the names they always had.
+    khz = gpu_khz(device)
+    return () if khz is None else (khz,)
 
 
 def _khz(value: int | None) -> str:

@@ -52,6 +52,7 @@ PAYLOAD_BYTES_MAX = 65_536
 # Small payloads, so that too large is cheap. `run_ms_min` is how long a worker may be held before it counts as hung,
 # `drain_ms_max` how long a daemon that was told to end waits for such a one.
 SETTINGS = f"""
+meter = "none"
 [limits]
 payload_bytes_max = {PAYLOAD_BYTES_MAX}
 run_ms_min = 5000

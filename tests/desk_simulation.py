@@ -135,6 +135,7 @@ class DeskSimulation(Simulation):
         effects = list(effects)
         super()._take(effects)
         self._told(self.desk.settle(self.now_us, effects))
+        self.desk.learn(self.now_us)
 
     def _told(self, outgoing: Sequence[Outgoing]) -> None:
         for tenant, route, reply, tensor in outgoing:

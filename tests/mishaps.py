@@ -7,6 +7,7 @@ spare. Does not: check anything.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from typing import Any
 
@@ -54,11 +55,22 @@ class Deadly(Simulation):
                 return as_before(run, index, rows, steps, generation)
             if len(rows) == 1:
                 found[bad[0].tenant, bad[0].network, payload_of(bad[0].id)] += 1
+            _hear(simulation)
             simulation._lose()
             return None
 
         simulation._at_exit = at_exit  # type: ignore[method-assign]
         return found
+
+
+def _hear(simulation: Simulation) -> None:
+    """What a worker has said before it dies is in the pipe, and read before its end is seen."""
+    said = sorted(event for event in simulation._heap if event[2] == simulation._advance)
+    for event in said:
+        simulation._heap.remove(event)
+    heapq.heapify(simulation._heap)
+    for _, _, tell, arguments in said:
+        tell(*arguments)
 
 
 def stand_by(simulation: Simulation, load_us: int) -> list[int]:

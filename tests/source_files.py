@@ -20,6 +20,17 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("clients", "exits", "profiles", "policies", "daemon")
+# What a package that imports by one name is installed by.
+DISTRIBUTIONS = {
+    "zmq": "pyzmq",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "google": "protobuf",
+    "tomllib": "tomli",
+    "jtop": "jetson-stats",
+    "pynvml": "nvidia-ml-py",
+    "cuda": "cuda-bindings",
+}
 
 
 class Source(NamedTuple):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from delen.clients.wire import VERSION, Failure, Infer, TensorSpec
-from delen.daemon.answers import ROUTES_MAX, Answers, mark_of
+from delen.daemon.answers import Answers, mark_of
 from delen.daemon.config import Limits
 
 WINDOW_US = 1_000_000
@@ -18,11 +18,13 @@ def answers(**limits: int) -> Answers:
 
 
 def ask(window: Answers, request_id: bytes, route: bytes = b"r") -> None:
-    window.begin(Infer(VERSION, request_id, "net", (TensorSpec("uint8", (1,)),)), mark=0, ticket=1, route=route)
+    window.begin(Infer(VERSION, request_id, "net", (TensorSpec("uint8", (1,)),)), b"\0", 1, route)
 
 
 def end(window: Answers, request_id: bytes, now_us: int, tensor: bytes = b"0123") -> list[bytes]:
-    return window.end(request_id, Failure(VERSION, request_id, "engine", "no"), tensor, now_us)
+    routes = window.end(request_id, Failure(VERSION, request_id, "engine", "no"), tensor, now_us)
+    window.tidy(now_us)
+    return routes
 
 
 def test_everybody_who_asked_for_a_request_is_told_its_end_once() -> None:
@@ -30,8 +32,8 @@ def test_everybody_who_asked_for_a_request_is_told_its_end_once() -> None:
     ask(window, b"1", b"first")
     kept = window.find(b"1", 0)
     assert kept is not None
-    kept.join(b"second")
-    kept.join(b"second")
+    assert kept.join(b"second", 16) == []
+    assert kept.join(b"second", 16) == []
     assert end(window, b"1", 10) == [b"first", b"second"]
     assert kept.routes == []
 
@@ -41,9 +43,9 @@ def test_who_asks_on_one_new_connection_after_another_takes_no_more_room() -> No
     ask(window, b"1", b"0")
     kept = window.find(b"1", 0)
     assert kept is not None
-    for number in range(1, 1000):
-        kept.join(b"%d" % number)
-    assert end(window, b"1", 10) == [b"%d" % number for number in range(1000 - ROUTES_MAX, 1000)]
+    gone = [kept.join(b"%d" % number, 16) for number in range(1, 1000)]
+    assert [route for routes in gone for route in routes] == [b"%d" % number for number in range(1000 - 16)]
+    assert end(window, b"1", 10) == [b"%d" % number for number in range(1000 - 16, 1000)]
 
 
 def test_an_end_can_be_fetched_until_the_window_closes() -> None:
@@ -99,3 +101,19 @@ def test_inputs_of_different_requests_have_different_marks(size: int) -> None:
     assert mark_of(one) == mark_of(memoryview(one))
     assert size == 0 or mark_of(one) != mark_of(other)
     assert mark_of(bytes(size)) != mark_of(bytes(size + 1))
+
+
+@pytest.mark.parametrize("size", [3072, 602_112])
+def test_the_same_numbers_in_other_places_are_another_input(size: int) -> None:
+    one, other = bytearray(size), bytearray(size)
+    one[8] = other[16] = 1
+    assert mark_of(bytes(one)) != mark_of(bytes(other))
+
+
+def test_an_input_is_let_go_once_its_mark_is_kept() -> None:
+    window, memory = answers(), bytearray(1000)
+    infer = Infer(VERSION, b"1", "net", (TensorSpec("uint8", (1000,)),))
+    kept = window.begin(infer, memoryview(memory), 1, b"route")
+    assert (kept.keep_mark(), kept.keep_mark()) == (mark_of(bytes(memory)), mark_of(bytes(memory)))
+    # It could not grow while anybody looks at it.
+    memory.append(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,41 +23,18 @@ from delen.daemon.pipe import Failed, Load, Loaded, Measured, Post, Up
 from delen.daemon.records import Ended, ExitDone, RowDone, StepDone, Wanted
 from delen.daemon.rights import TenantConfig
 from delen.daemon.server import Server
-from delen.exits.bundle import shipped_directory
 from delen.tests.sample_profile import device, sample_profile
-from delen.tests.test_supervisor import FakeWorker
+from delen.tests.test_supervisor import FakeWorker, Spawns
+from delen.tests.versions import version
 
 PAYLOAD = bytes(256)
 
 
-def version(folder: Path, number: str, name: str = "digits") -> Path:
-    """The shipped `digits` as another version, or under another name."""
-    directory = folder / f"{name}-{number}"
-    if not directory.exists():
-        shutil.copytree(shipped_directory() / "digits", directory)
-        manifest = directory / "network.toml"
-        lines = manifest.read_text().splitlines()
-        said = {"version": f'version = "{number}"', "name": f'name = "{name}"'}
-        kept = [said.get(line.split(" = ")[0], line) if not line.startswith("[") else line for line in lines]
-        first = next(n for n, line in enumerate(lines) if line.startswith("["))
-        manifest.write_text("\n".join([*kept[:first], *lines[first:]]) + "\n")
-    return directory
-
-
-class Day:
+class Day(Spawns):
     """A daemon without sockets: the crew's workers are fakes that a test has speak."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, *tenants: TenantConfig) -> None:
-        self.workers: list[FakeWorker] = []
-        self.broken = False
-
-        def spawn(command: list[str], **options: Any) -> FakeWorker:
-            if self.broken:
-                raise BlockingIOError("no more processes")
-            self.workers.append(FakeWorker(command, **options))
-            return self.workers[-1]
-
-        monkeypatch.setattr(subprocess, "Popen", spawn)
+        super().__init__(monkeypatch)
         self.folder, self.now_us = folder, 0
         limits = Limits(batch_max=8, start_ms_max=5_000)
         tenants = tenants or (TenantConfig("a", manages=True), TenantConfig("b"))
@@ -326,3 +302,25 @@ def test_many_swaps_in_a_row_leave_nobody_without_an_answer(day: Day) -> None:
         day.go_on()
     day.go_on()
     assert (len(day.crew.lanes), len(day.server.networks), len(day.crew._gone)) == (1, 1, 0)
+
+
+def test_the_boards_clock_is_looked_after_in_every_turn(day: Day) -> None:
+    looks: list[int] = []
+
+    class Watch:
+        def turn(self, now_us: int, *_arguments: object) -> None:
+            looks.append(now_us)
+
+        def wake_at(self) -> int:
+            return 7
+
+        def close(self) -> None:
+            """Nothing to give back."""
+
+    day.crew.clocks = Watch()  # type: ignore[assignment]
+    # What a thread has just read is taken in the turn it asked for, however soon after the last that is.
+    for now_us in (LOOK_US, LOOK_US + 1, LOOK_US + 2):
+        day.changes.tick(now_us)
+    assert len(looks) == 3
+    # When it wants the next look, so does this.
+    assert day.changes.wake_at() == 7

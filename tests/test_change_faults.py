@@ -11,7 +11,8 @@ import pytest
 from delen.clients.wire import Failure, Managed, Refusal
 from delen.daemon.config import Config
 from delen.daemon.rights import TenantConfig
-from delen.tests.test_change import Day, version
+from delen.tests.test_change import Day
+from delen.tests.versions import version
 
 
 @pytest.fixture
@@ -85,6 +86,20 @@ def test_old_workers_keep_no_spare(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     day.infer(b"1")
     assert isinstance(day.change("swap", version(tmp_path, "2")), Managed)
     assert [worker.returncode for worker in day.workers[:3]] == [None, -9, None]
+    day.close()
+
+
+def test_it_is_told_whether_a_spare_stands_by(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("delen.tests.test_change.Config", lambda **said: Config(**said, spare=True))
+    day = Day(monkeypatch, tmp_path)
+    assert day.crew.told().spare == "starting"
+    day.now_us += 1_000_000
+    day.crew.tick(day.now_us)
+    day.load(day.workers[1])
+    day.crew.tick(day.now_us)
+    assert day.crew.told().spare == "ready"
+    day.crew.lost(day.now_us, day.crew.lanes[0], "it ended", day.server)
+    assert day.crew.told() == ("ready", 1, "starting"), "it has taken over, and there is to be another"
     day.close()
 
 

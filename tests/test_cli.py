@@ -280,6 +280,22 @@ def test_a_fixed_exit_that_no_network_has_is_refused_at_the_start(tmp_path: Path
     assert "exit is 9; expected 0 to 2" in result.stderr
 
 
+def test_a_check_says_what_a_daemon_would_start_with_and_only_complain_of(tmp_path: Path) -> None:
+    path = tmp_path / "delen.toml"
+    tenant = '[[tenants]]\nname = "a"\nenergy_until = 2020-01-01T00:00:00Z\nadaptation = { energy_j = 5.0 }\n'
+    battery = '[battery]\nsource = "command: echo"\nuntil = 2020-01-02T00:00:00Z\n'
+    path.write_text(f'meter = "command: no-such-meter-here"\n{tenant}{battery}')
+    result = run("serve", "--config", str(path), "--check")
+    assert result.exit_code == ExitCode.BAD_CONFIG
+    assert "tenant a: energy_until 2020-01-01T00:00:00+00:00 has passed; say a later time" in result.stderr
+    assert "battery.until 2020-01-02T00:00:00+00:00 has passed; say a later time" in result.stderr
+    assert "meter command: no-such-meter-here: " in result.stderr
+    assert "expected a meter that can be read here" in result.stderr
+    # A reload, which changes neither.
+    assert run("serve", "--config", str(path), "--check", "--files-only").exit_code == 0
+    assert run("serve", "--config", str(path), "--files-only").exit_code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize("sizes", ["0", "1,x", ""])
 def test_profile_refuses_sizes_that_are_none(sizes: str) -> None:
     assert run("profile", "digits", "--batches", sizes).exit_code == ExitCode.USAGE

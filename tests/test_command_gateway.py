@@ -78,7 +78,7 @@ def test_what_a_tenant_asked_is_seen_by_who_watches(daemon: PrivateDaemon, pages
     assert request["dur"] == pytest.approx(answer.total_us, abs=1)
     inside = [event["name"] for event in events if event.get("cat") == "step" and event["pid"] == request["pid"]]
     assert inside[0] == "segment 0"
-    told = [json.loads(line)["message"] for line in daemon.log().splitlines()]
+    told = [json.loads(line)["message"] for line in daemon.until_said("ready; tenants").splitlines()]
     assert told[-1].startswith("ready; tenants a, b")
 
 

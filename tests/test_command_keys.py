@@ -221,8 +221,9 @@ def test_a_fingerprint_is_of_a_file_or_a_key(folder: Path) -> None:
     done("init")
     path = folder / "keys" / "server.secret"
     public = read_key(path).pair.public
-    for what in (str(path), public):
-        assert run("fingerprint", what).stdout.strip() == fingerprint(public)
+    assert run("fingerprint", str(path)).stdout.strip() == fingerprint(public)
+    for what in (public, f"-h{public[2:]}", f"--{public[2:]}"):
+        assert run("fingerprint", "--", what).stdout.strip() == fingerprint(what)
     refused(65, "fingerprint", "neither")
 
 

@@ -54,6 +54,8 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
         ("watts = nan\n" + TENANT, "watts"),
         ("networks = []\n" + TENANT, "networks"),
         ("ahead_us = -1\n" + TENANT, "ahead_us"),
+        ("clock_switch_us = -1\n" + TENANT, "clock_switch_us"),
+        ("clock_dwell_ms = -1\n" + TENANT, "clock_dwell_ms"),
         ('policy = "fifo"\n' + TENANT, "fifo"),
         (TENANT + "[policy_options]\nspare_part = 0.5\n", "spare_part"),
         ('correction = "kalman"\n' + TENANT, "kalman"),
@@ -71,8 +73,8 @@ def test_a_key_that_is_unknown_or_wrong_is_named(text: str, key: str, tmp_path: 
     [
         ("DELEN_THREADS", "many", "threads"),
         ("DELEN_THREADS", "0", "threads is 0"),
-        ("DELEN_ENGINE", "tpu", "expected one of onnx, torch, replay"),
-        ("DELEN_POLICY", "fifo", "expected one of clockwork"),
+        ("DELEN_ENGINE", "tpu", "expected one of onnx, torch, tensorrt, replay"),
+        ("DELEN_POLICY", "fifo", "expected one of clock, clockwork"),
         ("DELEN_RUNTIME_DIR", "/" + "x" * 100, "runtime_dir"),
     ],
 )
@@ -93,10 +95,33 @@ def test_a_wrong_value_is_blamed_on_who_said_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [('engine = "tpu"', "onnx, torch, replay"), ('profile = "slow"', "quick, require")]
+    ("text", "words"), [('engine = "tpu"', "onnx, torch, tensorrt, replay"), ('profile = "slow"', "quick, require")]
 )
 def test_what_there_is_to_choose_from_is_said(tmp_path: Path, text: str, words: str) -> None:
     assert f"expected one of {words}" in fault(f"{text}\n{TENANT}", tmp_path)
+
+
+def test_what_there_is_to_choose_from_is_said_within_a_tenant_and_at_its_line(tmp_path: Path) -> None:
+    said = fault(f'{TENANT}adaptation = {{ policy = "batery" }}\n', tmp_path)
+    assert "expected one of none, fixed, conditions, alert, battery, load" in said
+    line = f"{TENANT}x".count("\n") + 1
+    said = fault(f'{TENANT}adaptation = {{ policy = "battery", enrgy_j = 5.0 }}\n', tmp_path)
+    assert f"delen.toml:{line}: " in said
+    assert "enrgy_j" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "words"),
+    [
+        ("torch", "gpu", "device is 'gpu'; expected auto, cpu, cuda"),
+        ("onnx", "cuda", "engine onnx runs on the processor; for the GPU take torch or tensorrt"),
+        ("tensorrt", "cpu", "engine tensorrt runs on a GPU"),
+    ],
+)
+def test_a_device_that_the_engine_never_runs_on_is_refused(
+    engine: str, device: str, words: str, tmp_path: Path
+) -> None:
+    assert words in fault(f'engine = "{engine}"\ndevice = "{device}"\n{TENANT}', tmp_path)
 
 
 def test_variables_that_look_like_settings_and_are_none_are_found() -> None:

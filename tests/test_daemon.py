@@ -27,28 +27,10 @@ pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
-    with serving(tmp_path_factory.getbasetemp()) as daemon:
-        yield daemon
-
-
 @pytest.fixture
 def client(daemon: PrivateDaemon) -> Iterator[Client]:
     with Client("a", endpoint=daemon.endpoint("a"), timeout_s=20) as client:
         yield client
-
-
-@pytest.fixture
-def plain(daemon: PrivateDaemon) -> Iterator[Plain]:
-    with Plain(daemon) as plain:
-        yield plain
-
-
-@pytest.fixture(scope="module")
-def images(daemon: PrivateDaemon) -> Images:
-    with Client("a", endpoint=daemon.endpoint("a"), timeout_s=20) as client:
-        return Images(client)
 
 
 def right_share(results: list[Result], images: Images) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,6 @@ from delen.tests.daemon_fixture import SETTINGS, WAIT_S_MAX, Images, Plain, dele
 
 pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
-@pytest.fixture(scope="module")
-def daemon(folder: Path) -> Iterator[PrivateDaemon]:
-    with serving(folder) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def plain(daemon: PrivateDaemon) -> Iterator[Plain]:
-    with Plain(daemon) as plain:
-        yield plain
-
-
-@pytest.fixture(scope="module")
-def images(daemon: PrivateDaemon) -> Images:
-    with Client("a", endpoint=daemon.endpoint("a"), timeout_s=WAIT_S_MAX) as client:
-        return Images(client)
 
 
 def codes(ends: dict[bytes, Reply]) -> dict[str, int]:
@@ -157,7 +133,7 @@ def test_a_hung_engine_is_killed_and_its_work_done_by_another(folder: Path) -> N
             plain.answers(stuck)
             assert not worker.is_running()
         assert plain.until_worker_is("ready", 1).queued == 0
-        assert "has taken" in daemon.log()
+        daemon.until_said("has taken")
         assert plain.row().answered == 3
 
 
@@ -199,10 +175,13 @@ def test_a_client_killed_with_requests_waiting_leaves_nothing_behind(daemon: Pri
         assert plain.row("b").pending == 200
         client.kill()
         client.communicate()
+        # Answered once the front has seen it go.
+        assert any(front.num_fds() <= descriptors for _ in range(100_000) if plain.until_pong() == [])
     plain.answers([plain.infer() for _ in range(50)])
     # Its requests were older, but best effort is served by age, so all of them have run by now.
     after = plain.row("b")
     assert (after.accepted - before.accepted, after.answered - before.answered, after.pending) == (200, 200, 0)
+    assert after.undeliverable - before.undeliverable == 200
     assert front.num_fds() <= descriptors
     assert plain.stats().queued == 0
 

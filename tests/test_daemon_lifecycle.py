@@ -49,11 +49,6 @@ def manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Manager
     made.socket.close()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 def told_to_end(daemon: PrivateDaemon) -> None:
     os.kill(daemon.pid, signal.SIGTERM)
 
@@ -86,7 +81,8 @@ def test_the_manager_is_told_of_every_phase(manager: Manager, folder: Path) -> N
             plain.infer()
             assert plain.until_pong() == []
             told_to_end(daemon)
-            assert manager.until("STOPPING=1")[-1].endswith("ending; 1 requests to finish, for at most 2000 ms")
+            said = "ending; 1 requests to finish, for at most 2000 ms (limits.drain_ms_max)"
+            assert manager.until("STOPPING=1")[-1].endswith(said)
             # Draining is being alive, too.
             manager.until("WATCHDOG=1")
         assert daemon.stop() == 0
@@ -129,6 +125,9 @@ def test_what_cannot_be_finished_in_time_ends_with_a_typed_error(folder: Path, s
 def test_a_front_that_its_watchdog_aborts_says_where_it_was(folder: Path) -> None:
     with serving(folder) as daemon:
         worker = worker_of(daemon)
+        # Ready is said shortly before the first turn; who is answered has had one.
+        with Plain(daemon) as plain:
+            assert plain.until_pong() == []
         os.kill(daemon.pid, signal.SIGABRT)
         worker.wait(WAIT_S_MAX)
         assert daemon.stop() == -signal.SIGABRT

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,9 +68,9 @@ class Configured:
         found = decoded(peek(path, slot_bytes=SLOT_BYTES)).totals if path.exists() else ()
         return found[0] if found else Totals("a")
 
-    def ended(self) -> subprocess.CompletedProcess[str]:
-        """Started where it cannot be."""
-        command = [sys.executable, "-m", "delen", "serve", "--config", str(self.config)]
+    def ended(self, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Started where it cannot be, by the command `before` if there is one."""
+        command = [*before, sys.executable, "-m", "delen", "serve", "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False)
 
 
@@ -138,3 +140,20 @@ def test_a_state_directory_that_cannot_be_used_is_not(tmp_path: Path) -> None:
         ended = other.ended()
         assert ended.returncode == 75
         assert "another delen daemon keeps its state in" in ended.stderr
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_state_directory_on_a_read_only_disk_is_said_with_the_way_out(tmp_path: Path, empty: bool) -> None:
+    """Root may write where no mode lets anybody; on a disk that is mounted read-only it may not either."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("a disk can be mounted read-only only in a name space of its own, which is not allowed here")
+    daemon = Configured(tmp_path)
+    if not empty:
+        with daemon.serving():
+            pass
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    read_only = ("unshare", "-rm", "sh", "-c", script, "sh", str(daemon.state))
+    ended = daemon.ended(read_only)
+    assert ended.returncode == 77, ended.stderr
+    assert f"cannot keep state in {daemon.state}: {os.strerror(errno.EROFS)}" in ended.stderr
+    assert "name another with state_dir" in ended.stderr

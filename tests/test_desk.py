@@ -66,7 +66,7 @@ class Counter:
     def __init__(self, **limits: int) -> None:
         self.limits = Limits(**limits)
         self.server = Server(self.limits)
-        tenants = [TenantConfig("a"), TenantConfig("b", networks=("net",), sees_all=True)]
+        tenants = [TenantConfig("a"), TenantConfig("b", networks=("net",), sees_all=True, queued_max=7)]
         self.desk = Desk(self.server, tenants, self.limits, "boot1")
         for name in ("net", "other"):
             self.server.networks[name] = served(name, gates=False)
@@ -125,6 +125,16 @@ def test_hello_tells_who_one_is_and_which_limits_hold() -> None:
     welcome = Counter(queued_max=5).hello(tenant="b", bounds=Bounds(latency_ms=9))
     assert (welcome.tenant, welcome.boot, welcome.queued_max) == ("b", "boot1", 5)
     assert welcome.bounds == Bounds(latency_ms=9)
+
+
+def test_hello_tells_a_tenants_own_caps_where_they_are_less_than_everybodys() -> None:
+    assert Counter().hello(tenant="b").queued_max == 7
+    assert Counter().hello(tenant="a").queued_max == Limits().queued_max
+    own = TenantConfig("c", payload_bytes_max=5, queued_max=3)
+    desk = Desk(Server(Limits()), [own], Limits(), "boot1")
+    [told], _ = desk.handle(0, "c", b"r", encode(Hello(VERSION, b"h", "client", NO_BOUNDS)))
+    assert isinstance(told.reply, Welcome)
+    assert (told.reply.queued_max, told.reply.payload_bytes_max) == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +210,7 @@ def test_a_bound_that_cannot_be_met_is_refused_with_an_offer(counter: Counter) -
     [outgoing] = counter.infer(bounds=Bounds(latency_ms=0.1))
     assert isinstance(outgoing.reply, Refusal)
     assert outgoing.reply.offer is not None
-    assert counter.send(Fetch(VERSION, b"1"))[0].reply == Refusal(
-        VERSION, b"1", "unknown_id", "no request of yours with this id is running or kept"
-    )
+    assert counter.ask(Refusal, Fetch(VERSION, b"1")).code == "unknown_id"
 
 
 # ---- ids
@@ -265,6 +273,29 @@ def test_fetch_waits_for_the_end_and_then_gives_it_until_the_window_closes(count
     assert counter.ask(Refusal, Fetch(VERSION, b"1")).code == "unknown_id"
 
 
+@pytest.mark.parametrize("again", ["infer", "fetch", "cancel"])
+def test_every_connection_that_waits_for_one_end_gets_exactly_one_reply(again: str) -> None:
+    counter = Counter(waiting_routes_max=3)
+    counter.hello(route=b"0")
+    told = counter.infer(route=b"0")
+    for number in range(1, 10):
+        route = b"%d" % number
+        if again == "infer":
+            counter.hello(route=route)
+            told += counter.infer(route=route)
+        else:
+            told += counter.send(Fetch(VERSION, b"1"), route=route)
+    told += counter.send(Cancel(VERSION, b"1"), route=b"last") if again == "cancel" else counter.run()
+    assert sorted(one.route for one in told) == sorted([b"%d" % n for n in range(10)] + [b"last"] * (again == "cancel"))
+    refused = [one for one in told if isinstance(one.reply, Refusal)]
+    assert [one.route for one in refused] == [b"%d" % n for n in range(7 + (again == "cancel"))]
+    for one in refused:
+        assert isinstance(one.reply, Refusal)
+        assert (one.reply.id, one.reply.code) == (b"1", "displaced")
+        assert "limits.waiting_routes_max" in one.reply.message
+    assert [one.route for one in told if not isinstance(one.reply, Refusal)] == [one.route for one in told[-3:]]
+
+
 def test_cancel_ends_a_request_once_and_later_gives_the_end_it_had(counter: Counter) -> None:
     counter.infer()
     failure = counter.ask(Failure, Cancel(VERSION, b"1"))
@@ -275,6 +306,18 @@ def test_cancel_ends_a_request_once_and_later_gives_the_end_it_had(counter: Coun
     counter.infer(b"3")
     counter.run()
     assert counter.ask(Answer, Cancel(VERSION, b"3")).replayed
+
+
+def test_once_a_turn_is_over_no_more_answers_are_kept_than_may_be() -> None:
+    counter = Counter(answers_kept_max=2)
+    counter.hello()
+    for request_id in (b"1", b"2", b"3"):
+        counter.infer(request_id)
+    counter.run()
+    counter.desk.learn(counter.now_us)
+    assert counter.ask(Refusal, Fetch(VERSION, b"1")).code == "unknown_id"
+    for request_id in (b"2", b"3"):
+        assert counter.ask(Answer, Fetch(VERSION, request_id)).replayed
 
 
 def test_who_cancels_on_another_connection_learns_the_end_too(counter: Counter) -> None:

@@ -106,11 +106,10 @@ class Front:
             self.notes += self.endpoints.attend(now_us, time.time()).notes
             self.resident_max = max(self.resident_max, resident_bytes() or 0)
             self.fds_max = max(self.fds_max, len(self.endpoints.door("a").guard.fds))
-        for door in self.endpoints.doors():
-            if door.socket in ready:
-                for route, _, frames in self.endpoints.receive(door, 16):
-                    self.heard[door.tenant] += 1
-                    self.endpoints.send(door.tenant, route, frames)
+        for door in self.endpoints.doors(ready):
+            for route, _, frames in self.endpoints.receive(door, 16):
+                self.heard[door.tenant] += 1
+                self.endpoints.send(door.tenant, route, frames)
 
 
 @pytest.fixture

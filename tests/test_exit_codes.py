@@ -23,7 +23,7 @@ def test_every_code_has_a_meaning() -> None:
         ("exits.bundle.BundleError", ExitCode.BAD_DATA),
         ("profiles.schema.ProfileError", ExitCode.BAD_DATA),
         ("daemon.config.ConfigError", ExitCode.BAD_CONFIG),
-        ("daemon.sockets.AlreadyRunning", ExitCode.ALREADY_RUNNING),
+        ("daemon.runtime_lock.AlreadyRunning", ExitCode.ALREADY_RUNNING),
         ("daemon.sockets.EndpointError", ExitCode.PERMISSION),
         ("daemon.supervisor.WorkerFailed", ExitCode.UNAVAILABLE),
         ("clients.private_daemon.DaemonFailed", ExitCode.UNAVAILABLE),

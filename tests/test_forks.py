@@ -13,8 +13,12 @@ pytestmark = pytest.mark.house
 # `subprocess.Popen` runs another program at once, in a child that does nothing else first.
 FORKS = {"os.fork", "os.forkpty", "pty.fork", "multiprocessing.Process"}
 THREADS = {"threading.Thread", "Thread", "ThreadPoolExecutor", "concurrent.futures.ThreadPoolExecutor"}
-# Threads of the daemon: a change's long work, the disk's, the log's, and who listens to workers.
-WITH_THREADS = ["daemon/change.py", "daemon/keeping.py", "daemon/log_writer.py", "daemon/worker_words.py"]
+# Threads of the daemon: who reads and who sets the board's clocks, a change's long work, the disk's, the log's, and who
+# listens to workers.
+WITH_THREADS = [
+    *("daemon/aside.py", "daemon/change.py", "daemon/keeping.py"),
+    *("daemon/log_writer.py", "daemon/worker_words.py"),
+]
 
 
 def test_nothing_forks() -> None:

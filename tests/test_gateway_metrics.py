@@ -36,7 +36,7 @@ FULL = replace(
     drift={"digits": Drift(True, 10, 3, 1, 0, 0)},
 )
 NETWORK = NetworkStats("digits", "1", (TALLY, TALLY), (5, 0, 2), 1.5)
-FULL_STATS = replace(STATS, tenants=(FULL, STATS.tenants[1]), networks=(NETWORK,))
+FULL_STATS = replace(STATS, spare="ready", tenants=(FULL, STATS.tenants[1]), networks=(NETWORK,))
 
 
 class Sample(NamedTuple):

@@ -60,6 +60,9 @@ def test_the_replay_engine_needs_a_profile_of_each_network_and_no_other(tmp_path
     other = saved(tmp_path, msgspec.structs.replace(sample_profile(), network="elsewhere"))
     with pytest.raises(ConfigError, match="'elsewhere'"):
         hosting.host(msgspec.structs.replace(replayed, replay_profiles=(other,)), tmp_path)
+    older = saved(tmp_path, msgspec.structs.replace(sample_profile(), network_version="0"))
+    with pytest.raises(ConfigError, match=r"is a profile of digits 0 with 3 exits; served is .*: replay a profile"):
+        hosting.host(msgspec.structs.replace(replayed, replay_profiles=(older,)), tmp_path)
 
 
 def test_predictions_follow_the_device_as_configured_from_the_profiles_own_spread() -> None:

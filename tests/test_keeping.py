@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from delen.clients.adaptation import Adaptation
 from delen.daemon.audit_log import read_audit
 from delen.daemon.counters import Counters
 from delen.daemon.keeping import AUDIT, COUNTERS, EVERY_US, SLOT_BYTES, Keeping, StateBusy, StateError
@@ -105,6 +106,20 @@ def test_what_was_booked_is_on_the_disk_a_second_later(kept: Kept) -> None:
     before = (kept.state / COUNTERS).stat().st_mtime_ns
     kept.settle()
     assert (kept.state / COUNTERS).stat().st_mtime_ns == before, "an idle daemon writes nothing"
+
+
+def test_what_was_had_of_energy_that_is_to_last_is_on_the_disk_too(kept: Kept) -> None:
+    budgets = kept.ledger.budgets
+    budgets.adapt(kept.now_us, "a", Adaptation("battery", energy_j=1.0, for_s=1e6))
+    budgets.last("a", "1 J until then", 50.0)
+    kept.spend(30.0)
+    budgets.spend(kept.now_us, "a", 30.0)
+    kept.settle()
+    totals = Counters(peek(kept.state / COUNTERS, slot_bytes=SLOT_BYTES)).of("a")
+    assert totals.budget == ("1 J until then", 80.0)
+    kept.spend(1.0)
+    kept.settle()
+    assert kept.keeping.counters.of("a").budget == ("1 J until then", 80.0)
 
 
 def test_a_tenant_taken_out_and_put_back_has_spent_it_all_the_same(kept: Kept) -> None:

@@ -87,7 +87,8 @@ def test_without_work_the_first_signal_is_the_end(life: Life) -> None:
     life.cycle.end()
     assert life.turn(0) == "over"
     assert life.notes == []
-    assert life.manager.said == ["STOPPING=1 STATUS=ending; 0 requests to finish, for at most 1000 ms"]
+    said = "ending; 0 requests to finish, for at most 1000 ms (limits.drain_ms_max)"
+    assert life.manager.said == [f"STOPPING=1 STATUS={said}"]
 
 
 def test_work_is_finished_first_and_nothing_new_comes_in(life: Life) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from delen.daemon.log_writer import LINES_MAX, WINDOW_US, Log
 from delen.tests.daemon_fixture import WAIT_S_MAX
 
 PIPE_BYTES = 4096
+NONE_WAITED = "0 for want of room (limits.log_queue_max)"
 
 
 class Pipe(NamedTuple):
@@ -49,6 +52,12 @@ def fill(write_fd: int) -> int:
     except BlockingIOError:
         os.set_blocking(write_fd, True)
     return filled
+
+
+def empty(read_fd: int, filled: int) -> None:
+    """Take out what was filled in."""
+    while filled:
+        filled -= len(os.read(read_fd, filled))
 
 
 def test_lines_come_in_order_with_their_fields(pipe: Pipe) -> None:
@@ -87,13 +96,33 @@ def test_a_descriptor_that_takes_nothing_delays_nobody_and_what_is_lost_is_told(
     for index in range(100):
         log(f"line {index}")
     assert 85 <= log.dropped <= 90
-    left = filled
-    while left:
-        left -= len(os.read(pipe.read_fd, left))
+    empty(pipe.read_fd, filled)
     log.close()
     *lines, last = pipe.read_all()
     assert lines == [f"line {index}" for index in range(100 - log.dropped)]
-    assert last == f"{log.dropped} lines were dropped: 0 for too many in ten seconds, {log.dropped} for want of room"
+    assert last.startswith(f"{log.dropped} lines were dropped: 0 for too many in ten seconds (limits.log_lines_max), ")
+    assert last.endswith(f", {log.dropped} for want of room (limits.log_queue_max)")
+
+
+def test_a_descriptor_that_another_made_non_blocking_gets_all_lines_once_there_is_room(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, poll = threading.Event(), select.poll
+
+    def noted() -> select.poll:
+        waits.set()
+        return poll()
+
+    monkeypatch.setattr(select, "poll", noted)
+    filled = fill(pipe.write_fd)
+    os.set_blocking(pipe.write_fd, False)
+    log = Log(pipe.write_fd)
+    for index in range(100):
+        log(f"line {index}")
+    assert waits.wait(WAIT_S_MAX)
+    empty(pipe.read_fd, filled)
+    log.close()
+    assert pipe.read_all() == [f"line {index}" for index in range(100)]
 
 
 def test_too_many_lines_of_all_kinds_are_told_too(pipe: Pipe) -> None:
@@ -103,7 +132,7 @@ def test_too_many_lines_of_all_kinds_are_told_too(pipe: Pipe) -> None:
     log.close()
     assert pipe.read_all() == [
         *("line 0", "line 1", "line 2"),
-        "5 lines were dropped: 5 for too many in ten seconds, 0 for want of room",
+        f"5 lines were dropped: 5 for too many in ten seconds (limits.log_lines_max), {NONE_WAITED}",
     ]
     assert LINES_MAX < 10_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from delen.daemon.loop import Loop
 from delen.daemon.pipe import Loaded, Measured
 from delen.daemon.records import Alarm, ExitDone, RowDone, RunFailed, RunReturned, StepDone
 from delen.daemon.rights import TenantConfig
+from delen.daemon.wakeups import Wakeups
 from delen.tests.test_change import Day
 
 
@@ -28,7 +28,9 @@ class Turning(Loop):
         self._server, self._crew, self._desk, self._config = day.server, day.crew, day.desk, day.config
         self._endpoints: Any = SimpleNamespace()
         self._note: Any = lambda text, **_: self.said.append(text)
-        self._run_count, self._seen_through = 0, None
+        self._run_count, self._seen_through, self._crew_us = 0, None, 0
+        self._poller: Any = zmq.Poller()
+        self._worker_fds = set()
         self.said: list[str] = []
         self.sent: list[Outgoing] = []
 
@@ -39,6 +41,7 @@ class Turning(Loop):
 @pytest.fixture
 def day(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Day]:
     made = Day(monkeypatch, tmp_path, TenantConfig("a"), TenantConfig("b", isolation="tenant"))
+    monkeypatch.setattr("delen.daemon.loop.clock_us", lambda: made.now_us)
     yield made
     made.close()
 
@@ -105,7 +108,9 @@ def test_a_worker_that_says_what_cannot_be_is_replaced_and_takes_nobody_with_it(
 
 
 def test_a_worker_that_never_stops_talking_does_not_keep_the_loop(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = 0
+    loop, said = Turning(day), 0
+    day.infer(b"1", "a")
+    loop._post(day.now_us)
 
     def chatter() -> Any:
         nonlocal said
@@ -113,7 +118,7 @@ def test_a_worker_that_never_stops_talking_does_not_keep_the_loop(day: Day, monk
         return RunReturned(10**6)
 
     monkeypatch.setattr(day.crew.lanes[0], "receive", chatter)
-    Turning(day)._drain_worker(day.now_us)
+    loop._drain_worker(day.now_us)
     assert said == MESSAGES_MAX
 
 
@@ -127,26 +132,30 @@ def test_a_certificate_that_is_withdrawn_is_written_down_for_the_bundle_it_was_o
     assert any("recalibrate" in text for text in loop.said)
 
 
+class _Woken(Wakeups):
+    """The process under test keeps its signals."""
+
+    def catch(self, lifecycle: object) -> None:
+        """None are to be caught."""
+
+
 class Starting(Loop):
     """A start that is told to end when it has looked three times; `found`: what it was woken by each time."""
 
     def __init__(self) -> None:
-        self._signals, self._wake = socket.socketpair()
+        self._wakeups = _Woken()
         self._crew: Any = SimpleNamespace(
-            state="starting", lanes=[], start=lambda _: None, tick=lambda _: [], filenos=list[int]
+            state="starting", lanes=[], start=lambda _: None, tick=lambda _: [], filenos=set[int]
         )
         self._config: Any = SimpleNamespace(networks=["net"])
         self._lifecycle: Any = SimpleNamespace(phase="starting", ending=False, starting=self._looked)
-        self._poller: Any = SimpleNamespace(poll=self._poll)
-        self._worker_fds = []
+        self._poller: Any = SimpleNamespace(poll=self._poll, register=lambda *_: None)
+        self._worker_fds = set()
         self.found: list[int] = []
-
-    def _catch_signals(self) -> None:
-        """None are to be caught."""
 
     def _poll(self, _timeout_ms: int) -> list[tuple[int, int]]:
         poller = zmq.Poller()
-        poller.register(self._signals.fileno(), zmq.POLLIN)
+        poller.register(self._wakeups.fd, zmq.POLLIN)
         ready = poller.poll(0)
         self.found.append(len(ready))
         return ready
@@ -158,8 +167,7 @@ class Starting(Loop):
 def test_who_wakes_a_loop_that_waits_for_its_worker_wakes_it_once() -> None:
     """Woken for ever, it took a whole processor from the worker until that was ready."""
     loop = Starting()
-    loop._rouse()
+    loop._wakeups.rouse()
     loop.start()
     assert loop.found == [1, 0, 0]
-    loop._signals.close()
-    loop._wake.close()
+    loop._wakeups.close()

@@ -181,6 +181,22 @@ def test_a_meter_too_slow_for_the_budget_weighs_whole_networks_and_says_so(clock
     assert found.segments[2][1].energy_mj == pytest.approx(steady(4, 4, 0) * 0.002)
 
 
+def test_a_meter_too_slow_for_one_window_weighs_the_largest_batch_once(clock: Clock, bundle: Bundle) -> None:
+    weighed: list[float] = []
+
+    class Counting(FakeMeter):
+        def stop(self) -> Energy:
+            weighed.append(1)
+            return super().stop()
+
+    meter = Counting(clock, short_s=1.0)
+    found = measure(FakeEngine(clock, steady), bundle, meter=meter, batches=(1, 4), budget=BRIEF)
+    assert len(weighed) == 1
+    assert "weighed once, at batch 4, and split over steps and batches by time" in found.energy_model
+    for index, batch in enumerate((1, 4)):
+        assert found.segments[2][index].energy_mj == pytest.approx(steady(4, batch, 0) * 0.002)
+
+
 def test_without_a_meter_energy_is_unknown_throughout(clock: Clock, bundle: Bundle) -> None:
     found = measure(FakeEngine(clock, steady), bundle, meter=NoMeter(), batches=(1, 2), budget=BRIEF)
     assert found.energy_source == "unknown"

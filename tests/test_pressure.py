@@ -10,7 +10,7 @@ from delen.clients.bounds import Bounds
 from delen.clients.wire import VERSION, Hello, Infer, Refusal, encode
 from delen.daemon.config import Limits
 from delen.daemon.desk import Desk
-from delen.daemon.pressure import LOOK_US, Pressure
+from delen.daemon.pressure import LOOK_US, TAKEN_BYTES_MAX, Pressure
 from delen.daemon.rights import TenantConfig
 from delen.daemon.server import Server
 from delen.daemon.simulate import TENSORS
@@ -84,6 +84,19 @@ def test_it_looks_so_often_and_no_more() -> None:
     day.resident_mib = 99
     assert day.pressure.look(day.now_us + LOOK_US - 1, day.desk) is None
     assert day.pressure.look(day.now_us + LOOK_US, day.desk) is not None
+
+
+def test_it_looks_sooner_where_much_has_come_in() -> None:
+    day = Day(limit_mib=100)
+    assert day.at(10) is None
+    day.resident_mib = 95
+    day.desk.taken_bytes = TAKEN_BYTES_MAX - 4
+    assert day.pressure.look(day.now_us, day.desk) is None
+    assert day.ask() is None
+    assert day.pressure.look(day.now_us, day.desk) is not None
+    assert day.desk.taken_bytes == 0
+    day.now_us += 1
+    assert day.ask() is not None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from delen.clients.adaptation import Adaptation
 from delen.clients.key_text import key_bytes, key_text
 from delen.daemon.rights import (
     PublicKey,
@@ -142,3 +143,26 @@ def test_an_operator_is_told_loudly_who_may_not_and_who_may() -> None:
     assert "tenant b may use no network" in said
     assert "tcp in the configuration" in said
     assert rights_notes(tenants, own_uid=1000, tcp=True)[0].startswith("DEVELOPMENT MODE: uid 1000 alone")
+
+
+@pytest.mark.parametrize(
+    ("tenant", "said"),
+    [
+        (TenantConfig(name="a", adaptation=Adaptation("battery", energy_j=-1.0, for_s=1.0)), "energy_j is -1"),
+        (TenantConfig(name="a", energy_until=NOW), "energy_until needs adaptation.energy_j beside it"),
+        (
+            TenantConfig(name="a", adaptation=Adaptation(energy_j=1.0), energy_until=NOW.replace(tzinfo=None)),
+            "has no time zone",
+        ),
+    ],
+)
+def test_an_adaptation_that_cannot_be_is_said(tenant: TenantConfig, said: str) -> None:
+    assert said in (tenant.rights_fault() or "")
+
+
+def test_energy_until_a_time_is_energy_for_as_long_as_is_left() -> None:
+    tenant = TenantConfig(name="a", adaptation=Adaptation("battery", energy_j=1.0), energy_until=NOW + HOUR)
+    assert tenant.rights_fault() is None
+    assert tenant.adapted(WALL_S).for_s == pytest.approx(3600)
+    assert tenant.adaptation_fault(WALL_S) is None
+    assert "has passed" in (tenant.adaptation_fault(WALL_S + 3601) or "")

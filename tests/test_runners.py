@@ -16,6 +16,7 @@ import pytest
 from delen.exits.bundle import Bundle, BundleError, load_bundle, shipped_directory
 from delen.exits.runner import EngineFault, Loaded, Runner
 from delen.exits.samples import load_samples, prepare
+from delen.tests.fake_board import fake_tensorrt_runner
 from delen.tests.small_bundles import digits_copy, first_three_graph, graph, identity_graph, one_exit
 
 BATCH_MAX = 16
@@ -32,6 +33,36 @@ def torch_engine(_: Bundle) -> Runner:
     pytest.importorskip("torch", reason="needs PyTorch: pip install 'delen[torch]'")
     module = pytest.importorskip("delen.exits.torch_runner")
     runner: Runner = module.TorchRunner(device="cpu")
+    return runner
+
+
+def tensorrt_engine(_: Bundle) -> Runner:
+    """TensorRT's runner over a stand-in for TensorRT and for the GPU: what it does with memory, streams and graphs."""
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'delen[onnx]'")
+    return fake_tensorrt_runner("10.3")
+
+
+def old_tensorrt_engine(_: Bundle) -> Runner:
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'delen[onnx]'")
+    return fake_tensorrt_runner("8.6")
+
+
+def torch_on_cuda(_: Bundle) -> Runner:
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'delen[torch]'")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no GPU")
+    module = pytest.importorskip("delen.exits.torch_runner")
+    runner: Runner = module.TorchRunner(device="cuda")
+    return runner
+
+
+def tensorrt_on_gpu(_: Bundle) -> Runner:
+    pytest.importorskip("tensorrt", reason="needs TensorRT and a GPU")
+    module = pytest.importorskip("delen.exits.tensorrt_runner")
+    try:
+        runner: Runner = module.TensorRTRunner()
+    except EngineFault as fault:
+        pytest.skip(str(fault))
     return runner
 
 
@@ -78,7 +109,14 @@ def replay_engine(bundle: Bundle) -> Runner:
 
 
 # PyTorch alone takes two seconds to import.
-REAL = [pytest.param(onnx_engine, id="onnx"), pytest.param(torch_engine, id="torch", marks=pytest.mark.slow)]
+REAL = [
+    pytest.param(onnx_engine, id="onnx"),
+    pytest.param(torch_engine, id="torch", marks=pytest.mark.slow),
+    pytest.param(torch_on_cuda, id="torch-cuda", marks=pytest.mark.slow),
+    pytest.param(tensorrt_engine, id="tensorrt-fake"),
+    pytest.param(old_tensorrt_engine, id="tensorrt-8-fake"),
+    pytest.param(tensorrt_on_gpu, id="tensorrt", marks=pytest.mark.slow),
+]
 ALL = [*REAL, pytest.param(replay_engine, id="replay")]
 
 

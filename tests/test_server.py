@@ -368,10 +368,15 @@ def test_it_makes_no_difference_when_runs_are_entered_that_are_over(
     def at_once(now_us: int, done: ExitDone | RunFailed | RunReturned) -> list[Effect]:
         effects = advance(now_us, done)
         prompt.learn()
+        if done.run % 3 == 0:
+            prompt.ledger.count()
         return effects
 
     monkeypatch.setattr(prompt, "advance", at_once)
-    assert day(Server(Limits(), ahead_us=100, tenants=tenants)) == day(prompt)
+    late = Server(Limits(), ahead_us=100, tenants=tenants)
+    assert day(late) == day(prompt)
+    told = [[account.stats() for account in each.ledger.accounts.values()] for each in (late, prompt)]
+    assert told[0] == told[1]
 
 
 def test_what_a_run_took_is_entered_by_the_time_anybody_looks() -> None:

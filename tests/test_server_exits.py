@@ -231,3 +231,14 @@ def test_no_more_answers_are_held_for_depth_than_features_may_be_kept_for() -> N
 
     assert held_most(1024) > 40
     assert held_most(20) <= 20
+
+
+def test_what_a_profile_measured_is_a_model_of_the_request_that_is_charged_by_it() -> None:
+    network = served(gates=False)
+    network.costs.energy_source = "measured"
+    simulation = Simulation([network])
+    simulation.ask(0, "a", FREE)
+    [outcome] = simulation.run()
+    assert isinstance(outcome.reply, Answer)
+    assert outcome.reply.energy_source == "modelled"
+    assert simulation.server.ledger.account("a").stats().energy_source == "modelled"

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from delen.clients import command_install, device_nodes, service_files
+from delen.clients import command_doctor_service, command_install, device_nodes, service_files
 from delen.clients.cli import delen
+from delen.clients.command_doctor_service import Opened
 from delen.clients.exit_codes import ExitCode
 from delen.clients.service_files import HIDDEN, OURS, PRIVATE, Places, filled, system_files
 from delen.daemon.config import Limits, load_config
+from delen.tests.jetson_tree import jetson_tree, put
 
 TRUE = Path(shutil.which("true") or "/bin/true")
 PLACES = Places(TRUE, TRUE, groups=())
@@ -72,7 +74,12 @@ def exposure(unit: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("unit", "most"), [("delen.service", 0.5), ("delen-engine@.service", 1.0)])
 def test_units_expose_no_more_than_promised(installed: Path, unit: str, most: float) -> None:
-    assert exposure(installed / "etc/systemd/system" / unit) <= most
+    path = installed / "etc/systemd/system" / unit
+    assert exposure(path) <= most
+    said = re.search(r"Exposure ([0-9.]+) by", path.read_text())
+    assert said is not None
+    # Other versions of systemd ask for a little more, or less.
+    assert float(said[1]) == pytest.approx(exposure(path), abs=0.15)
 
 
 @analysed
@@ -87,6 +94,35 @@ def test_the_network_is_a_drop_in_for_named_addresses_alone(tmp_path: Path, monk
     assert "IPAddressAllow=localhost 10.0.0.0/8\n" in (units / "delen.service.d/tcp.conf").read_text()
     assert analyse("verify", units / "delen.service").stderr == ""
     assert 0.5 < exposure(units / "delen.service") <= 1.3
+
+
+@analysed
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ('meter = "rapl"\n', 0.5),
+        ('meter = "none"\npolicy = "clock"\nclocks = "may-set"\n', 0.5),
+        ('meter = "jtop"\n', 0.6),
+        ('meter = "nvml"\n', 0.9),
+        ('meter = "mqtt://192.0.2.7/plug"\n', 1.3),
+    ],
+)
+def test_what_meter_and_clock_need_is_a_drop_in_that_systemd_reads_without_a_word(
+    installed: Path, tmp_path: Path, config: str, most: float
+) -> None:
+    system = jetson_tree(tmp_path / "system")
+    for name, said in (("name", "package-0"), ("max_energy_range_uj", "1000"), ("energy_uj", "1")):
+        put(system, f"sys/class/powercap/intel-rapl:0/{name}", said)
+    for name in ("dev/nvidia0", "dev/nvidiactl", "run/jtop.sock"):
+        put(system, name, "")
+    (installed / "etc/delen/delen.toml").write_text(config)
+    path, faults = command_doctor_service.write_drop_in(installed, system)
+    assert path is not None
+    assert not faults
+    unit = installed / "etc/systemd/system/delen.service"
+    assert analyse("verify", unit).stderr == ""
+    assert exposure(unit) <= most
 
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="needs systemd-sysusers: apt-get install systemd")
@@ -238,6 +274,7 @@ def test_the_engine_may_open_the_nodes_that_are_here_and_no_others(
         *(f"DeviceAllow={devices}/{name} rw" for name in ("dri/renderD128", "nvhost-gpu", "nvmap")),
     ]
     monkeypatch.setattr(device_nodes, "device_nodes", lambda _devices: nodes)
+    monkeypatch.setattr(command_doctor_service, "opened", lambda *_: Opened([], []))
     assert run("doctor", "--devices", "--prefix", str(tmp_path)).exit_code == 0
     path.write_text("[Service]\nDeviceAllow=/dev/mine rw\n")
     assert run("doctor", "--devices", "--prefix", str(tmp_path)).exit_code == ExitCode.CANNOT_CREATE
@@ -245,6 +282,7 @@ def test_the_engine_may_open_the_nodes_that_are_here_and_no_others(
 
 def test_without_a_gpu_there_is_nothing_to_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_nodes, "device_nodes", lambda _devices: [])
+    monkeypatch.setattr(command_doctor_service, "opened", lambda *_: Opened([], []))
     assert "no GPU here" in run("doctor", "--devices", "--prefix", str(tmp_path)).output
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delen.clients.bounds import Bounds, Condition, ConditionSet
 from delen.daemon.config import Limits
-from delen.daemon.sessions import ROUTES_PER_SESSION, Sessions, shown
+from delen.daemon.sessions import Sessions, shown
 from delen.policies.exits import asked
 
 KEPT_US = 60_000_000
@@ -64,7 +64,7 @@ def test_a_client_that_reconnects_for_ever_costs_a_bounded_number_of_routes_and_
         known.open("restless", b"%d" % number, Bounds(), number)
         assert known.find(b"steady", number) is not None
     found = [number for number in range(100) if known.find(b"%d" % number, 100) is not None]
-    assert found == list(range(100 - (2 * ROUTES_PER_SESSION - 1), 100))
+    assert found == list(range(100 - (2 * 4 - 1), 100))
 
 
 def test_a_request_overrides_the_session_and_conditions_stand_for_accuracy_and_energy() -> None:

@@ -14,7 +14,8 @@ import zmq
 from delen.clients.places import endpoint_path
 from delen.daemon.config import Limits, TenantConfig
 from delen.daemon.rights import Rights
-from delen.daemon.sockets import AlreadyRunning, EndpointError, Endpoints, RuntimeLock
+from delen.daemon.runtime_lock import AlreadyRunning, RuntimeLock
+from delen.daemon.sockets import EndpointError, Endpoints
 
 WAIT_MS = 2_000
 
@@ -211,6 +212,21 @@ def test_a_turn_takes_no_more_than_it_is_told_to(
             client.send(bytes([number]))
         received(endpoints, "a", 1)
         assert len(list(endpoints.receive(endpoints.door("a"), 1))) <= 1
+
+
+@pytest.mark.e2e
+def test_who_takes_too_few_of_its_answers_loses_the_next_and_the_operator_is_told_by_which_limit(
+    endpoints: Endpoints, tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    with connect(context, tmp_path, "a", zmq.DEALER) as client:
+        client.rcvhwm = 1
+        client.send(b"?")
+        [arrived] = received(endpoints, "a", 1)
+        answer = [bytes(65536)]
+        assert not all(endpoints.send("a", arrived[0], answer) for _ in range(5000))
+        (said,) = endpoints.attend(0, 0.0).notes
+        assert "send_queue_max" in said
+        assert endpoints.attend(0, 0.0).notes == []
 
 
 @pytest.mark.e2e

@@ -82,8 +82,10 @@ def test_beside_up_to_three_times_what_the_device_can_do_nobody_waits_long(polic
     assert all(isinstance(o.reply, Answer) and not o.reply.broken for o in found["untimed"])
     assert longest_us(found) < SECOND
     answers = [o.reply for o in found["timed"] if isinstance(o.reply, Answer)]
-    # Who was let in is still in time, and the device still does what it can.
-    assert sum(bool(reply.broken) for reply in answers) <= 0.01 * len(answers)
+    # Who was let in is still in time, of three times what it can do all but two in a thousand (`miss_target` is ten),
+    # and the device still does what it can.
+    late_max = 0.002 * len(answers) if timed_us < 400 else 0
+    assert sum(bool(reply.broken) for reply in answers) <= late_max
     assert len(answers) > 0.8 * 2 * SECOND / 400
 
 

@@ -9,8 +9,17 @@ import msgspec
 import pytest
 
 from delen.exits.bundle import Bundle, find_bundle, load_bundle, shipped_directory
+from delen.profiles.clocked import at_clock, gpu_khz
 from delen.profiles.schema import Profile, ProfileError, read_profile
-from delen.profiles.store import find_profile, profile_path, staleness, state_directory, write_profile
+from delen.profiles.store import (
+    find_profile,
+    misfits,
+    profile_path,
+    profiles_of,
+    staleness,
+    state_directory,
+    write_profile,
+)
 from delen.tests.sample_profile import changed_device, device, sample_profile
 
 
@@ -47,6 +56,39 @@ def test_another_device_is_not_ours(tmp_path: Path, bundle: Bundle, changes: dic
 def test_another_bundle_is_not_ours(tmp_path: Path, bundle: Bundle) -> None:
     write_profile(tmp_path, sample_profile(bundle="f" * 64))
     assert find_profile(tmp_path, bundle, device()) is None
+
+
+def test_profiles_at_several_clocks_lie_beside_one_another(tmp_path: Path, bundle: Bundle) -> None:
+    for khz in (420_000, 900_000):
+        profile = _profile(bundle)
+        write_profile(tmp_path, msgspec.structs.replace(profile, device=at_clock(profile.device, khz)))
+    assert {gpu_khz(profile.device) for profile in profiles_of(tmp_path, bundle, device())} == {420_000, 900_000}
+    found = find_profile(tmp_path, bundle, at_clock(device(), 420_000))
+    assert found is not None
+    assert (gpu_khz(found.profile.device), found.stale) == (420_000, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network_version": "9"}, "it is of digits 9, served is"),
+        ({"bundle": "f" * 64}, "it is of another bundle of digits"),
+    ],
+)
+def test_a_profile_of_something_else_says_of_what(
+    tmp_path: Path, bundle: Bundle, changes: dict[str, object], said: str
+) -> None:
+    version = {"network_version": bundle.manifest.version}
+    path = write_profile(tmp_path, msgspec.structs.replace(_profile(bundle), **{**version, **changes}))
+    [why] = misfits(tmp_path, bundle, device())
+    assert why.startswith(f"profile {path} is not used: {said}")
+
+
+def test_a_profile_of_another_board_says_of_which(tmp_path: Path, bundle: Bundle) -> None:
+    profile = msgspec.structs.replace(_profile(bundle), network_version=bundle.manifest.version)
+    write_profile(tmp_path, changed_device(profile, board="Jetson Nano", threads=4))
+    [why] = misfits(tmp_path, bundle, device())
+    assert "its board is Jetson Nano, here it is test board; its number of threads is 4, here it is 1" in why
 
 
 @pytest.mark.parametrize(

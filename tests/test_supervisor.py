@@ -51,20 +51,26 @@ class FakeWorker:
         return self.returncode or 0
 
 
-class Stage:
+class Spawns:
+    """Has processes be fakes from now on, `workers`; while it is `broken` none can be started."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.workers: list[FakeWorker] = []
+        self.broken = False
+        monkeypatch.setattr(subprocess, "Popen", self._spawn)
+
+    def _spawn(self, command: list[str], **options: Any) -> FakeWorker:
+        if self.broken:
+            raise BlockingIOError("no more processes")
+        self.workers.append(FakeWorker(command, **options))
+        return self.workers[-1]
+
+
+class Stage(Spawns):
     """A supervisor of `digits` whose workers are fakes, the last of which is `worker`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, state: Path, **config: Any) -> None:
-        self.workers: list[FakeWorker] = []
-        self.broken = False
-
-        def spawn(command: list[str], **options: Any) -> FakeWorker:
-            if self.broken:
-                raise BlockingIOError("no more processes")
-            self.workers.append(FakeWorker(command, **options))
-            return self.workers[-1]
-
-        monkeypatch.setattr(subprocess, "Popen", spawn)
+        super().__init__(monkeypatch)
         self.config = Config(networks=("digits",), **{"limits": LIMITS, **config})
         self.supervisor = Supervisor(self.config, hosting.host(self.config, state), spare=self.config.spare)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from delen.clients.exit_codes import ExitCode
+from delen.tests.board_trees import BOARDS, plant_board
 from delen.tests.machine import Machine, why_not
 
 pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
@@ -175,6 +176,49 @@ def test_a_stop_finishes_what_was_accepted(machine: Machine) -> None:
     machine.until(FRONT, "ActiveState", "inactive")
     assert machine.show(FRONT, "Result", "ExecMainStatus") == ["success", "0"]
     machine.until(ENGINE, "ActiveState", "inactive")
+
+
+def test_the_front_sets_the_clock_it_is_told_to_set_and_no_other_file_of_the_system(booted: Machine) -> None:
+    booted.run("systemctl", "stop", "delen")
+    # This machine has no such GPU, and sysfs lets nobody make one.
+    booted.run("mount", "-t", "tmpfs", "tmpfs", "/sys/class", ok=True)
+    folder = "/sys/class/devfreq/17000000.gp10b"
+    booted.run("mkdir", "-p", folder, ok=True)
+    for name, hertz in (("min_freq", 1), ("max_freq", 2), ("cur_freq", 1), ("available_frequencies", 1)):
+        booted.run("sh", "-c", f"echo {hertz}000000 > {folder}/{name}", ok=True)
+    clock = 'policy = "clock"\nclocks = "may-set"\nmeter = "none"\n'
+    try:
+        booted.write("/etc/delen/delen.toml", clock + CONFIG)
+        booted.start()
+        assert "no right to set the GPU's clock" in booted.journal(FRONT)
+        count = booted.journal(FRONT).count("the clock stays as it is")
+        said = booted.delen("doctor", "--devices")
+        assert "delen.service.d/board.conf" in said.stdout + said.stderr
+        booted.run("systemctl", "daemon-reload", ok=True)
+        booted.run("systemctl", "restart", "delen", ok=True)
+        assert booted.journal(FRONT).count("the clock stays as it is") == count
+        as_front = ("nsenter", "-t", str(booted.host_pid(FRONT)), "-m", "setpriv", "--reuid=delen", "--regid=delen")
+        for name, code in (("max_freq", 0), ("cur_freq", 1)):
+            write = (*as_front, "--clear-groups", "sh", "-c", f"echo 1000000 > {folder}/{name}")
+            assert (subprocess.run(write, capture_output=True, check=False).returncode != 0) == code, name
+    finally:
+        booted.run("systemctl", "stop", "delen")
+        booted.write("/etc/delen/delen.toml", CONFIG)
+        booted.run("umount", "/sys/class")
+        booted.run("rm", "-f", "/etc/systemd/system/delen.service.d/board.conf")
+        booted.run("systemctl", "daemon-reload")
+
+
+def test_a_meter_is_read_from_within_the_sandbox(booted: Machine) -> None:
+    booted.run("systemctl", "stop", "delen")
+    plant_board(booted.root / "plant", BOARDS["orin-nano"])
+    booted.run("mount", "--bind", "/plant/sys/bus", "/sys/bus", ok=True)
+    try:
+        booted.start()
+        booted.until_said(FRONT, "power meter INA3221 VDD_IN: the module: reading")
+    finally:
+        booted.run("systemctl", "stop", "delen")
+        booted.run("umount", "/sys/bus")
 
 
 def test_what_no_restart_mends_is_not_restarted(booted: Machine) -> None:

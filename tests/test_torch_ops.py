@@ -72,7 +72,22 @@ CASES: list[tuple[str, list[Any], dict[str, Any], tuple[int, ...]]] = [
     ("Slice", [ints(1, 0), ints(4, 9), ints(2, 3), ints(1, 2)], {}, (2, 3, 3)),
     ("Slice", [ints(-3), ints(2**62), ints(-1)], {}, (2, 6, 3)),
     ("Concat", [], {"axis": 1}, (4, 6, 5)),
+    ("Pad", [ints(0, 0, 1, 2, 0, 3, 0, 1)], {}, (5, 7, 8)),
+    ("Pad", [ints(1, 0, 0, 2), np.float32(7), ints(-1, 1)], {}, (4, 6, 6)),
 ]
+
+
+def test_half_precision_inside_a_graph_is_computed_in_half_precision(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["input"], ["half"], to=onnx.TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "c"], ["scaled"]),
+        helper.make_node("Cast", ["scaled"], ["output"], to=onnx.TensorProto.FLOAT),
+    ]
+    bundle = bundle_of(tmp_path, nodes, [onnx.numpy_helper.from_array(np.array([1.001], np.float16), "c")], IMAGE)
+    batch = np.random.default_rng(2).normal(size=(3, *IMAGE)).astype(np.float32)
+    loaded = TorchRunner(device="cpu").load(bundle, 4)
+    expected = (batch.astype(np.float16) * np.float16(1.001)).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(loaded.segment(0, loaded.place(batch))), expected)
 
 
 def bundle_of(folder: Path, nodes: list[Any], constants: list[Any], given: tuple[int, ...], opset: int = 18) -> Bundle:

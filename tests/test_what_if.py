@@ -11,12 +11,15 @@ import pytest
 from delen.clients.bounds import Bounds
 from delen.clients.wire import Answer
 from delen.daemon import what_if
-from delen.daemon.journal_records import Cancelled, JournalError, Lost, Ready, Setup, Submitted
+from delen.daemon.canary import TICKET
+from delen.daemon.journal_records import Advanced, Cancelled, Chosen, JournalError, Lost, Ready, Setup, Submitted
 from delen.daemon.outcomes import Measured, figures, measured
+from delen.daemon.records import ExitDone, RowDone
 from delen.daemon.replay import Replayed
 from delen.daemon.simulate import Simulation
 from delen.daemon.what_if import Change, Recording, imagine, noise_of, record
 from delen.policies.exits import asked
+from delen.policies.view import Row, Run
 from delen.profiles.schema import Profile
 from delen.tests.recorded_day import recorded_day
 from delen.tests.sample_profile import ACCURACIES, SEGMENTS_US, sample_profile
@@ -100,6 +103,26 @@ def test_cancels_and_losses_of_the_worker_come_again(quiet_day: Day) -> None:
         "Answer",
     ]
     assert max(outcome.ended_us for outcome in outcomes) > 1_000 + 6_000
+
+
+def test_canaries_are_nobodys_answers_and_keep_no_simulation_going(quiet_day: Day) -> None:
+    replayed, _ = quiet_day
+    recording = Recording()
+    canary = Run(7, "net", 0, (Row(TICKET, 2, (), (), False),), 0, (), 100)
+    said = (RowDone(TICKET, 1, 0.5, left=True, gated=False),)
+    # The first before anybody came.
+    for now_us in (1_000, 3_000):
+        recording.take(Chosen(now_us, canary), None)
+        recording.take(Advanced(now_us + 100, ExitDone(7, 2, said, (), b"", True), ()), None)
+        for request in range(2):
+            wanted = Submitted(now_us + 200, "a", "net", b"%d" % (now_us + request), 0, 4, "accepted", ())
+            recording.take(wanted, asked(Bounds()))
+    assert recording.confidences == {"net": [{}, {}, {}, {}]}
+    opened = msgspec.structs.replace(replayed.opened, setup=Setup(canary_ms=5_000))
+    simulation = imagine(replayed._replace(opened=opened), recording, Change())
+    outcomes = simulation.run(until_us=60_000_000)
+    assert len(outcomes) == 4
+    assert simulation.now_us < 5_000_000, "nothing is left to happen"
 
 
 def test_another_policy_decides_otherwise(quiet_day: Day, unchanged: Simulation) -> None:

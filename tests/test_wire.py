@@ -130,8 +130,10 @@ def test_a_wrong_header_is_malformed_and_its_id_is_told(header: list[Any]) -> No
         (["hello", VERSION, b"id", "c", {"conditions": [{}] * 60_000}], "length <= 32"),
         (["infer", VERSION, b"id", "toy", [["float32", [1] * 60_000]]], "length <= 64"),
         (["infer", VERSION, b"id", "toy", [["float32", []]] * 5_000], "length <= 64"),
+        (["adapt", VERSION, b"id", {"conditions": {"toy": [{}] * 60_000}}], "length <= 32"),
+        (["adapt", VERSION, b"id", {"conditions": {str(n): [] for n in range(8_000)}}], "length <= 64"),
     ],
-    ids=["sets of conditions", "sides", "tensors"],
+    ids=["sets of conditions", "sides", "tensors", "an adaptation's sets", "an adaptation's networks"],
 )
 def test_what_may_not_be_long_is_refused_before_it_is_decoded(header: list[Any], words: str) -> None:
     # Decoded, each would take the front's loop 6 to 17 ms, and a turn reads sixteen of them.

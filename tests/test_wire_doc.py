@@ -16,7 +16,7 @@ from typing import Any, get_args
 import pytest
 import zmq
 
-from delen.clients import bounds, errors, info, places, wire
+from delen.clients import adaptation, bounds, errors, info, places, wire
 from delen.tests import daemon_fixture
 from delen.tests.fake_daemon import FakeDaemon, serving
 
@@ -36,6 +36,10 @@ MAPS = {
     "tenant map": info.TenantStats,
     "certifiable map": info.Certifiable,
     "drift map": info.Drift,
+    "meter map": info.MeterInfo,
+    "device energy map": info.DeviceEnergy,
+    "adaptation map": adaptation.Adaptation,
+    "standing map": adaptation.Adapting,
     "histogram map": info.Histogram,
     "network stats map": info.NetworkStats,
     "request trace map": info.RequestTrace,

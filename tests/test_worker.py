@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from delen.daemon import worker
 from delen.daemon.arena import Arena
 from delen.daemon.execute import Executor, Network
-from delen.daemon.pipe import Attach, Drop, Pipe, PipeClosed, Post
+from delen.daemon.pipe import Attach, Drop, Measure, Pipe, PipeClosed, Post
 from delen.daemon.worker import Settings, Worker
 from delen.exits.bundle import load_bundle, shipped_directory
 from delen.policies.view import Row, Run
@@ -78,3 +79,11 @@ def test_what_a_run_says_may_be_forgotten_is_forgotten_before_it_runs(front: Fro
     # The first of them starts anew in that very run, and keeps what it has then.
     front.say(Post(run(1, *FIRST)), Post(run(2, FIRST[0]), drop=(1, 2)))
     assert [front.holds(ticket) for ticket in (1, 2, 3)] == [True, False, True]
+
+
+def test_a_start_does_not_wait_for_a_meter_of_long_windows() -> None:
+    slow = worker._meter(Measure("net", None, "command: echo 5"), "cpu")
+    assert slow.source == "modelled"
+    assert slow.window_s_min == 0
+    assert "wants windows of 4 s, too long for a start" in slow.model
+    assert "no meter" in worker._meter(Measure("net", None, "none"), "cpu").model

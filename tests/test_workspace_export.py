@@ -169,6 +169,19 @@ def test_quantising_leaves_the_parts_it_was_given_as_they_are() -> None:
     assert heads == exported.heads
 
 
+def test_integers_for_tensorrt_are_signed_and_have_no_offsets() -> None:
+    exported = export_graphs(network(), torch.rand(8, 3, 8, 8))
+    segments, _ = quantised(
+        exported.segments, exported.heads, np.ones((4, 3, 8, 8), np.float32), "int8", symmetric=True
+    )
+    for part in segments:
+        graph = onnx.load_model_from_string(part.data).graph
+        known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        zeros = [known[node.input[2]] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert zeros
+        assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+
+
 def test_a_network_of_words_takes_whole_numbers(tmp_path: Path) -> None:
     """A text network's input is whole numbers; what crosses its other edges is not."""
     torch.manual_seed(1)

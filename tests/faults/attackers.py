@@ -129,8 +129,14 @@ def flood(endpoint: str, seconds: float, rate_hz: int = FLOOD_HZ, **bounds: Any)
 
 
 def pile(endpoint: str, seconds: float) -> Report:
-    """Far more requests than there is time for, none of which has a bound."""
-    return flood(endpoint, seconds)
+    """Far more requests than there is time for, all at once, none of which has a bound."""
+    asker = Asker(endpoint)
+    begun()
+    for number in range(int(seconds * FLOOD_HZ)):
+        asker.infer(input_of(number))
+        asker.read()
+    asker.settle(asker.sent)
+    return asker.report(seconds=seconds)
 
 
 def slow(endpoint: str, seconds: float) -> Report:

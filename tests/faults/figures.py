@@ -3,8 +3,11 @@
 Role: `note` takes one figure; the run's summary prints all with the counts used, and writes them as JSON to the file
 that `DELEN_FIGURES` names. Flow: tests -> `note` -> `lines` in the terminal summary (`conftest.py`).
 
-Does not: judge. A test asserts orders of magnitude only, since whoever runs it may be busy; whether a target is met is
-read off a soak on a quiet machine.
+A figure with a target is marked as met or missed, and a soak says at its end, in red, which were missed. That is no
+failed test, here or there: a test asserts orders of magnitude only, since what takes time depends on who else uses the
+machine. A target missed by a soak on a quiet machine is a promise that does not hold; look at it before a release.
+
+Does not: fail anything.
 """
 
 from __future__ import annotations
@@ -24,21 +27,34 @@ PATH = os.environ.get("DELEN_FIGURES", "")
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """`target`: what it should be at most, None where there is none. `beside`: what it was measured next to."""
+    """`target`: what it should be at most, or `at_least`; None: nothing. `beside`: what it was measured next to."""
 
     name: str
     value: float
     unit: str
     target: float | None = None
     beside: str = ""
+    at_least: bool = False
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a target and the figure is on the wrong side of it."""
+        if self.target is None:
+            return False
+        return self.value < self.target if self.at_least else self.value > self.target
 
 
 noted: list[Figure] = []
 
 
 def note(name: str, value: float, unit: str, *, target: float | None = None, beside: str = "") -> None:
-    """Keep a figure for the summary."""
+    """Keep a figure for the summary. `target`: what it should be at most."""
     noted.append(Figure(name, value, unit, target, beside))
+
+
+def note_least(name: str, value: float, unit: str, *, target: float, beside: str = "") -> None:
+    """Keep a figure that should be `target` at least."""
+    noted.append(Figure(name, value, unit, target, beside, at_least=True))
 
 
 def note_spread(name: str, values: Sequence[float], unit: str, *, target: float | None = None) -> None:
@@ -50,17 +66,33 @@ def note_spread(name: str, values: Sequence[float], unit: str, *, target: float 
 def lines() -> list[str]:
     """The summary: counts, then figures."""
     told = [f"{name}: {value:,} ({'soak' if counts.SOAK else 'CI'})" for name, value in counts.used.items()]
-    for figure in noted:
-        target = "" if figure.target is None else f"  (target {figure.target:g} {figure.unit})"
-        beside = f"  [{figure.beside}]" if figure.beside else ""
-        value = f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.4g}"
-        told.append(f"{figure.name}: {value} {figure.unit}{target}{beside}")
-    return told
+    return told + [_line(figure) for figure in noted]
+
+
+def missed_lines() -> list[str]:
+    """The figures on the wrong side of their targets."""
+    return [_line(figure) for figure in noted if figure.missed]
+
+
+def _line(figure: Figure) -> str:
+    target = ""
+    if figure.target is not None:
+        side = "at least " if figure.at_least else ""
+        target = f"  (target {side}{figure.target:g} {figure.unit}: {'missed' if figure.missed else 'met'})"
+    beside = f"  [{figure.beside}]" if figure.beside else ""
+    value = f"{figure.value:,}" if isinstance(figure.value, int) else f"{figure.value:.4g}"
+    return f"{figure.name}: {value} {figure.unit}{target}{beside}"
 
 
 def write(path: str) -> None:
     """Counts and figures as JSON."""
-    told = {"soak": counts.SOAK, "seed": counts.SEED, "counts": counts.used, "figures": msgspec.to_builtins(noted)}
+    told = {
+        "soak": counts.SOAK,
+        "seed": counts.SEED,
+        "counts": counts.used,
+        "figures": msgspec.to_builtins(noted),
+        "missed": [figure.name for figure in noted if figure.missed],
+    }
     Path(path).write_text(json.dumps(told, indent=1) + "\n")
 
 

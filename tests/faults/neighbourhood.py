@@ -25,7 +25,8 @@ RATE_HZ = 200.0
 # A rate for whoever floods, and as many connections as whoever hoards may have.
 FLOODER_HZ, HOARDER_CONNECTIONS = 40, 64
 PAYLOAD_BYTES_MAX = 65_536
-LIMITS = f"\n[limits]\npayload_bytes_max = {PAYLOAD_BYTES_MAX}\nrun_ms_min = 5000\n"
+# Answers are kept for longer than the soak goes on, which asks for one of them at its end.
+LIMITS = f"\n[limits]\npayload_bytes_max = {PAYLOAD_BYTES_MAX}\nrun_ms_min = 5000\nanswer_window_ms = 300_000\n"
 # What an operator says of each; `watcher` sees everybody's counts.
 TENANTS: dict[str, str] = {
     "b": f"rate_hz = {1.5 * RATE_HZ}\nburst = 20\n",

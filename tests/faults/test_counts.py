@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_the_summary_says_counts_and_figures(tmp_path: Path) -> None:
     figures.note("hop", 0.5, "ms", target=1.0, beside="a quiet machine")
     figures.note_spread("gap", [3.0, 1.0, 2.0], "s")
     _, hop, gap = figures.lines()
-    assert hop == "hop: 0.5 ms  (target 1 ms)  [a quiet machine]"
+    assert hop == "hop: 0.5 ms  (target 1 ms: met)  [a quiet machine]"
     assert gap == "gap, median: 2 s  [n=3, 1 to 3]"
     figures.write(str(tmp_path / "figures.json"))
     told = json.loads((tmp_path / "figures.json").read_text())
@@ -51,6 +52,50 @@ def test_the_summary_says_counts_and_figures(tmp_path: Path) -> None:
     assert told["counts"] == counts.used
     figures.clear()
     assert figures.lines() == []
+
+
+def test_a_target_that_was_missed_is_marked_and_said_again(tmp_path: Path) -> None:
+    figures.note("hop", 0.5, "ms", target=0.5)
+    figures.note("growth", 1.5, "MiB", target=1.0)
+    figures.note_least("churn", 4_999, "1/s", target=5_000)
+    figures.note_least("hits", 5_000, "1/s", target=5_000)
+    figures.note_spread("gap", [3.0, 1.0, 2.0], "s", target=1.9)
+    figures.note("no target", 1e9, "s")
+    missed = [
+        "growth: 1.5 MiB  (target 1 MiB: missed)",
+        "churn: 4,999 1/s  (target at least 5000 1/s: missed)",
+        "gap, median: 2 s  (target 1.9 s: missed)  [n=3, 1 to 3]",
+    ]
+    assert figures.missed_lines() == missed
+    assert [line for line in figures.lines() if "missed" in line] == missed
+    assert sum(": met)" in line for line in figures.lines()) == 2
+    figures.write(str(tmp_path / "figures.json"))
+    assert json.loads((tmp_path / "figures.json").read_text())["missed"] == ["growth", "churn", "gap, median"]
+
+
+@pytest.mark.parametrize("soak", [False, True])
+def test_only_a_soak_says_at_its_end_what_it_missed(monkeypatch: pytest.MonkeyPatch, soak: bool) -> None:
+    from delen.tests.faults.conftest import pytest_terminal_summary
+
+    class Reporter:
+        def __init__(self) -> None:
+            self.red: list[str] = []
+
+        def section(self, title: str) -> None: ...
+
+        def write_sep(self, _: str, title: str, **how: bool) -> None:
+            self.write_line(title, **how)
+
+        def write_line(self, line: str, **how: bool) -> None:
+            if how.get("red"):
+                self.red.append(line)
+
+    monkeypatch.setattr(counts, "SOAK", soak)
+    monkeypatch.setattr(figures, "PATH", "")
+    figures.note("growth", 1.5, "MiB", target=1.0)
+    reporter: Any = Reporter()
+    pytest_terminal_summary(reporter)
+    assert reporter.red == (["1 targets missed", "growth: 1.5 MiB  (target 1 MiB: missed)"] if soak else [])
 
 
 def test_every_fault_has_a_test_that_exists_or_a_reason() -> None:

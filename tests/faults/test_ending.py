@@ -19,19 +19,12 @@ from delen.tests.daemon_fixture import WAIT_S_MAX, Plain, delen, held, serving, 
 from delen.tests.faults import figures
 from delen.tests.faults.counts import count
 from delen.tests.faults.judged import TENANTS, Load
-from delen.tests.faults.measured import lend, measured
+from delen.tests.faults.measured import lend
 from delen.tests.faults.restarting import Kept
 from delen.tests.faults.shifting import shifting
 
 pytest.importorskip("onnxruntime", reason="serves with ONNX Runtime: pip install 'delen[onnx]'")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.faults]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.getbasetemp()
-    measured(folder)
-    return folder
 
 
 def gone(pid: int) -> None:

@@ -60,8 +60,8 @@ class Curve:
         plain = nacl.crypto_box_open_afternm(body[24:], b"WELCOME-" + body[8:24], self._to_server)
         return Welcome(plain[:32], plain[32:])
 
-    def closing(self, draw: Random, welcome: Welcome) -> bytes:
-        """INITIATE and a message, one of them spoilt most of the time."""
+    def closing(self, draw: Random, welcome: Welcome) -> tuple[bytes, bytes | None]:
+        """INITIATE, and the messages to say once it is answered; None where it is spoilt, and they follow at once."""
         how = draw.random()
         known, self._old = (self._old or welcome), welcome
         # Another connection's cookie is one replayed.
@@ -77,7 +77,10 @@ class Curve:
             inner = spoilt(draw, inner)
         box = nacl.crypto_box_afternm(inner, b"CurveZMQINITIATE" + bytes(7) + b"\2", key)
         parts = [cookie, bytes(7) + b"\2", box]
-        return _sent(draw, b"INITIATE", parts, 0.3 if how >= 0.6 else 0.0) + _messages(draw, key)
+        good = how >= 0.6 and draw.random() < 0.7
+        said = _sent(draw, b"INITIATE", parts, 1.0 if how >= 0.6 and not good else 0.0)
+        messages = _messages(draw, key)
+        return (said, messages) if good else (said + messages, None)
 
 
 def _pairs(draw: Random) -> bytes:

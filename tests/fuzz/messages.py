@@ -36,6 +36,9 @@ GOOD: tuple[list[Any], ...] = (
     ["ping", VERSION, b"id"],
     ["traces", VERSION, b"id", "a", 0],
     ["manage", VERSION, b"id", "swap", "net"],
+    ["adapt", VERSION, b"id", None],
+    ["adapt", VERSION, b"id", {"policy": "conditions", "conditions": {"net": [{"all_of": [CONDITION]}, None, None]}}],
+    ["adapt", VERSION, b"id", {"policy": "load", "energy_j": 5.0, "for_s": 60.0, "power_w": 2.0}],
 )
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -1,7 +1,7 @@
 """Raw connections by the ten thousand: each says its bytes, is kept for a little while, and is hung up.
 
 Role: `Peers` is a ring of open sockets, so that the daemon has time to read what each of them said before it goes, and
-few are open at a time. Who has more to say once it is let in waits for that, and so no more of them wait than a door
+few are open at a time. Who has more to say once it is answered waits for that, and so no more of them wait than a door
 has room for. Over tcp they are reset, so that none is left waiting for its port. Does not: judge.
 """
 
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from delen.tests.fuzz.curve import Curve
@@ -27,9 +27,19 @@ WAIT_S_MAX = 20
 RECEIVE_BYTES = 4096
 # What everybody gets; READY comes after it, to those who are let in.
 GREETING_BYTES = 64
+READY = b"\5READY"
 Address: TypeAlias = "str | tuple[str, int]"
-# What to say next, of what was heard so far; None: not yet.
-Next: TypeAlias = Callable[[bytes], "bytes | None"]
+
+
+class Said(NamedTuple):
+    """What to say now, and what after the daemon's answer to it; None: nothing more."""
+
+    data: bytes
+    then: Next | None = None
+
+
+# What to say next, of what was heard in answer so far; None: not yet.
+Next: TypeAlias = Callable[[bytes], Said | None]
 
 
 class Peers:
@@ -39,12 +49,12 @@ class Peers:
         self._address = address
         self._open: deque[socket.socket] = deque()
         self._half: deque[tuple[socket.socket, Next]] = deque()
-        self.count = self.let_in = self.refused = 0
+        self.count = self.answered = self.refused = 0
 
     def say(self, said: Conversation) -> None:
         """Connect, say it, and stay for a while."""
         then = said.then
-        self._begin(said.opening, None if then is None else lambda heard: then if len(heard) > GREETING_BYTES else None)
+        self._begin(said.opening, None if then is None else lambda heard: _let_in(heard, then))
 
     def close(self) -> None:
         """Hang up all."""
@@ -57,6 +67,9 @@ class Peers:
         made = self._connect()
         self.count += 1
         _send(made, opening)
+        self._wait(made, then)
+
+    def _wait(self, made: socket.socket, then: Next | None) -> None:
         if then is None:
             self._keep(made)
             return
@@ -88,10 +101,10 @@ class Peers:
                 made.close()
                 return
             heard += piece
-        self.let_in += 1
+        self.answered += 1
         made.setblocking(False)
-        _send(made, said)
-        self._keep(made)
+        _send(made, said.data)
+        self._wait(made, said.then)
 
     def _keep(self, made: socket.socket) -> None:
         self._open.append(made)
@@ -120,9 +133,17 @@ class CurvePeers(Peers):
         said, good = self._curve.opening(self._draw)
         self._begin(said, self._next if good else None)
 
-    def _next(self, heard: bytes) -> bytes | None:
+    def _next(self, heard: bytes) -> Said | None:
         welcome = self._curve.welcome(heard)
-        return None if welcome is None else self._curve.closing(self._draw, welcome)
+        if welcome is None:
+            return None
+        said, messages = self._curve.closing(self._draw, welcome)
+        # The library takes no message before it has said READY.
+        return Said(said, None if messages is None else lambda heard: Said(messages) if READY in heard else None)
+
+
+def _let_in(heard: bytes, then: bytes) -> Said | None:
+    return Said(then) if len(heard) > GREETING_BYTES else None
 
 
 def _send(made: socket.socket, data: bytes) -> None:

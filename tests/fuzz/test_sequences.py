@@ -159,5 +159,7 @@ def test_every_sequence_of_requests_ends_each_once() -> None:
             ),
         )
         done += BATCH
-    note("P10 request sequences done", done, "runs", beside=f"up to {STEPS} steps each")
-    assert done >= BATCH
+    note("P10 request sequences done", done, "runs", beside=f"of {wanted:,}, up to {STEPS} steps each")
+    # The summary shall not say that more was done than was.
+    counts.used["P10 request sequences"] = done
+    assert done >= counts.COUNTS["P10 request sequences"].ci // 10

@@ -96,7 +96,7 @@ def test_raw_zmtp_over_ipc(fuzzed: Fuzzed) -> None:
                 watched.check()
         judged("P10 ZMTP, NULL", watched, peers, began_s)
     # What fails at the door tries the door alone: enough must have come through.
-    assert peers.let_in > peers.count / 10
+    assert peers.answered > peers.count / 10
     assert malformed_of(fuzzed) - refused > peers.count / 100
 
 
@@ -115,8 +115,8 @@ def test_curve_over_tcp(fuzzed: Fuzzed) -> None:
             if number % CHECK_EVERY == 0:
                 watched.check()
         judged("P10 ZMTP, CURVE", watched, peers, began_s)
-    assert peers.let_in > peers.count / 10
-    assert malformed_of(fuzzed) > refused, "no message in a box was ever read"
+    assert peers.answered > peers.count / 10
+    assert malformed_of(fuzzed) - refused > peers.count / 100, "hardly a message in a box was ever read"
 
 
 def test_null_and_a_password_come_to_nothing_where_curve_is_asked(fuzzed: Fuzzed) -> None:

@@ -70,6 +70,9 @@ def fuzzed_daemon(folder: Path) -> Iterator[Fuzzed]:
     config.write_text(SETTINGS)
     made = PrivateDaemon((), ("digits",), arguments=("--config", str(config)), state_dir=folder / "state", dev=False)
     with made as daemon:
+        # Its first turns start what it has for good.
+        with Plain(daemon, "healthy") as plain:
+            plain.answers([plain.infer()])
         address = daemon.endpoint("fuzz").removeprefix("ipc://")
         yield Fuzzed(daemon, address, ("127.0.0.1", port), read_key(folder / "fuzz.key"))
 
